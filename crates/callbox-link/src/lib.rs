@@ -1,0 +1,1 @@
+//! Speaking the agent protocol over any byte stream: handshake, HTTP/2 client, typed calls.

@@ -1,0 +1,1 @@
+//! MicroVMs on this host: images, templates, clones. Knows nothing of sessions.

@@ -1,0 +1,1 @@
+//! The dispatcher: HTTP API, store, driver.

@@ -1,0 +1,1 @@
+//! How client and bot meet: one trait, a module per transport, one fake.
