@@ -1,1 +1,253 @@
 //! The public HTTP API under `/v1`, and the start shapes of Pipecat's runner and Pipecat Cloud.
+//!
+//! Times are RFC 3339 strings in UTC with microseconds; spans are milliseconds as numbers.
+//! Enum values are kebab-case. Within v1 there are only additions.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Response header of a start that carries the session's id (the websocket client refuses
+/// unknown keys in the body).
+pub const SESSION_ID_HEADER: &str = "x-callbox-session-id";
+
+/// Body of `POST /start` (Pipecat's development runner) and
+/// `POST /v1/public/{bot}/start` (Pipecat Cloud). All optional; unknown keys are accepted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StartRequest {
+    /// Which bot; our addition to the runner's shape. May be left out where one bot is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bot: Option<String>,
+    /// `websocket` | `daily` | `livekit` | `webrtc`; the bot's first transport when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
+    /// Handed to the bot as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+    /// Asks for transport `daily` where `transport` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_daily_room: Option<bool>,
+    /// Properties of the Daily room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_room_properties: Option<Map<String, Value>>,
+    /// Properties of the Daily meeting token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_meeting_token_properties: Option<Map<String, Value>>,
+    /// Asks for ICE servers in the answer (transport `webrtc`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_default_ice_servers: Option<bool>,
+}
+
+/// Answer of a start with transport `websocket`: exactly these keys.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct WebsocketJoin {
+    /// Where the client opens its media websocket.
+    pub ws_url: String,
+    /// `<session id>.<hex HMAC>`: opens the websocket (`?token=`) and lets its holder watch and
+    /// end this one session.
+    pub token: String,
+}
+
+/// Body of every answer that is not 2xx. One shape that Pipecat's runner users (`detail`),
+/// client-js (`info`) and Pipecat Cloud's SDK (`error`, `code`) can all read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ErrorBody {
+    /// What went wrong, for people.
+    pub error: String,
+    /// Stable code. `429` for capacity, as Pipecat Cloud's SDK expects; else kebab-case.
+    pub code: String,
+    /// Same text as `error`, under the name that client-js shows.
+    pub info: String,
+    /// Same text as `error`, under the name that Pipecat's runner uses.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// A session, as everybody sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Session {
+    /// uuid4.
+    pub id: String,
+    /// Name of the bot in the configuration.
+    pub bot: String,
+    /// `websocket` | …
+    pub transport: String,
+    /// Who runs the machine: `local`, `fake`, …
+    pub provider: String,
+    /// Where the session is in its life.
+    pub state: SessionState,
+    /// Why it is ending or has ended.
+    pub end_reason: Option<EndReason>,
+    /// How it ended; set when `state` is `ended`.
+    pub outcome: Option<Outcome>,
+    /// Which machine of the session this is, from 1; 0 before the first.
+    pub incarnation: u32,
+    /// Name of the current machine.
+    pub machine: Option<String>,
+    /// `kvm` | `tcg`, known once started.
+    pub accelerator: Option<String>,
+    /// `clone` | `cold` | `reserve`, known once started.
+    pub start: Option<String>,
+    /// When each moment came.
+    pub moments: Moments,
+    /// The same counted in milliseconds from `accepted`.
+    pub stages_ms: StagesMs,
+    /// Milliseconds that parts of the machine's start took, in order; depends on the provider.
+    pub start_stages: Vec<Stage>,
+    /// When the current state times out.
+    pub deadline_at: Option<String>,
+}
+
+/// One part of a machine's start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Stage {
+    /// What was done.
+    pub name: String,
+    /// How long it took, in milliseconds.
+    pub ms: f64,
+}
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// Accepted, nothing asked of anybody yet.
+    Queued,
+    /// The machine (and the room) are being made.
+    Starting,
+    /// The machine runs; bot or client are not there yet.
+    Joining,
+    /// Bot and client are both there.
+    Live,
+    /// Something of it is still left in the world.
+    Ending,
+    /// Nothing of it is left in the world.
+    Ended,
+}
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EndReason {
+    /// Stable, kebab-case; listed in `docs/http-api.md`.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Somebody who may end it ended it: client, bot, API.
+    Completed,
+    /// It ended because something did not work.
+    Failed,
+}
+
+/// The five moments of a session that are never confused, and its end. RFC 3339, UTC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Moments {
+    /// The request was accepted.
+    pub accepted: Option<String>,
+    /// The machine runs.
+    pub started: Option<String>,
+    /// The bot says that it can take the call.
+    pub ready: Option<String>,
+    /// The client is in.
+    pub joined: Option<String>,
+    /// First bot audio left the machine.
+    pub audible: Option<String>,
+    /// Nothing is left in the world.
+    pub ended: Option<String>,
+}
+
+/// [`Moments`] in milliseconds from `accepted`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StagesMs {
+    /// Always 0: everything is counted from here.
+    pub accepted: Option<f64>,
+    /// See [`Moments::started`].
+    pub started: Option<f64>,
+    /// See [`Moments::ready`].
+    pub ready: Option<f64>,
+    /// See [`Moments::joined`].
+    pub joined: Option<f64>,
+    /// See [`Moments::audible`].
+    pub audible: Option<f64>,
+    /// See [`Moments::ended`].
+    pub ended: Option<f64>,
+}
+
+/// Answer of `GET /v1/sessions`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SessionList {
+    /// Newest first.
+    pub sessions: Vec<Session>,
+    /// Pass as `before=` to get the next page; absent on the last one.
+    pub next: Option<String>,
+}
+
+/// Answer of `GET /v1/info`; needs no key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Info {
+    /// Always `callbox`.
+    pub name: String,
+    /// Version of the dispatcher.
+    pub version: String,
+    /// Whether a start needs a key.
+    pub auth: bool,
+    /// The bots that can be called.
+    pub bots: Vec<BotInfo>,
+}
+
+/// One bot in [`Info`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BotInfo {
+    /// Its name, for [`StartRequest::bot`].
+    pub name: String,
+    /// The transports it allows, the default first.
+    pub transports: Vec<String>,
+}
+
+/// One line of a session's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogEntry {
+    /// Counts from 1 within the session.
+    pub seq: u64,
+    /// Milliseconds since the epoch, by the writer's clock.
+    pub at_ms: u64,
+    /// Who wrote it.
+    pub source: LogSource,
+    /// The line.
+    pub text: String,
+}
+
+/// Who wrote a [`LogEntry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum LogSource {
+    /// The bot's standard output or error.
+    Bot,
+    /// The agent in the machine.
+    Agent,
+    /// The dispatcher.
+    Dispatcher,
+}
