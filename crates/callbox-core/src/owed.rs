@@ -1,0 +1,51 @@
+//! What the world still owes a session.
+
+use crate::{MachineState, RoomState, Session, State, Time};
+
+/// One thing to do for a session. Every duty is idempotent: after a crash it is simply done again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Duty {
+    /// Let it in.
+    Admit,
+    /// Have the provider run the machine, by name.
+    EnsureMachine,
+    /// Have the transport make the room.
+    OpenRoom,
+    /// Give the machine its session's data once, then listen to what it says.
+    Attend,
+    /// Have the provider end the machine, by name, whether or not it was ever made.
+    DestroyMachine,
+    /// Have the transport end the room, whether or not it was ever made.
+    CloseRoom,
+    /// Look at the session again at this time at the latest.
+    WakeAt(Time),
+}
+
+/// What is owed to `session`. Depends on the row alone; asking twice gives the same answer.
+pub fn owed(session: &Session) -> Vec<Duty> {
+    let mut duties = Vec::new();
+    match session.state {
+        State::Queued => duties.push(Duty::Admit),
+        State::Starting | State::Joining | State::Live => {
+            if session.room == RoomState::Wanted {
+                duties.push(Duty::OpenRoom);
+            }
+            match session.machine {
+                MachineState::Wanted => duties.push(Duty::EnsureMachine),
+                MachineState::Running => duties.push(Duty::Attend),
+                MachineState::None | MachineState::Gone => {}
+            }
+        }
+        State::Ending { .. } => {
+            if matches!(session.machine, MachineState::Wanted | MachineState::Running) {
+                duties.push(Duty::DestroyMachine);
+            }
+            if matches!(session.room, RoomState::Wanted | RoomState::Open) {
+                duties.push(Duty::CloseRoom);
+            }
+        }
+        State::Ended { .. } => return duties,
+    }
+    duties.push(Duty::WakeAt(session.deadline_at));
+    duties
+}

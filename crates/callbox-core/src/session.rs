@@ -1,0 +1,251 @@
+//! The row: what is known of one session.
+//!
+//! ```text
+//!             Admitted         MachineStarted         BotReady + ClientJoined
+//!   Queued ─────────────▶ Starting ─────────▶ Joining ───────────────────▶ Live
+//!      │                     │                   │                          │
+//!      └─────────────────────┴───────┬───────────┴──────────────────────────┘
+//!                                    │ any reason: left, stopped, failed, deadline
+//!                                    ▼
+//!                              Ending { why } ──────────────▶ Ended { why }
+//!                                      machine and room are gone
+//! ```
+//!
+//! Failure is not a second ending: every end goes through `Ending`, and `Ended` means that
+//! nothing of the session is left in the world.
+
+use std::fmt;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{EndReason, Limits, MachineFacts, Time};
+
+/// A session's id: a uuid4, as Pipecat's clients expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub Uuid);
+
+impl SessionId {
+    /// The id that this text names, if it is a uuid.
+    pub fn parse(text: &str) -> Option<SessionId> {
+        Uuid::parse_str(text).ok().map(SessionId)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// The name of a session's n-th machine: everybody who knows the session can find the machine,
+/// whatever was lost on the way. At most 40 characters of `[a-z0-9-]`.
+pub fn machine_name(session: SessionId, incarnation: u32) -> String {
+    format!("cb-{}-{incarnation}", session.0.simple())
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Name of the bot in the configuration.
+    pub bot: String,
+    /// Name of the transport.
+    pub transport: String,
+    /// Name of the provider.
+    pub provider: String,
+    /// The `body` of the request, for the bot.
+    pub body: Value,
+    /// Address at which this client reaches the dispatcher (`ws://host:port`).
+    pub base_url: String,
+    /// Its deadlines' spans.
+    pub limits: Limits,
+    /// Where it is in its life.
+    pub state: State,
+    /// When the current state times out.
+    pub deadline_at: Time,
+    /// Number of the current machine, from 1; 0 before the first.
+    pub incarnation: u32,
+    /// What is owed about the current machine.
+    pub machine: MachineState,
+    /// What is known of the machine that runs or ran.
+    pub facts: Option<MachineFacts>,
+    /// What is owed about the room.
+    pub room: RoomState,
+    /// When each moment came.
+    pub moments: Moments,
+}
+
+/// Where a session is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Accepted; nothing was asked of anybody yet.
+    Queued,
+    /// Machine and room are being made.
+    Starting,
+    /// The machine runs; bot or client are not there yet.
+    Joining,
+    /// Bot and client are there.
+    Live,
+    /// Something of it is left in the world.
+    Ending {
+        /// The first reason that was seen; later ones do not replace it.
+        why: EndReason,
+    },
+    /// Nothing of it is left in the world.
+    Ended {
+        /// Why it ended.
+        why: EndReason,
+    },
+}
+
+/// [`State`] without what it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum StateKind {
+    Queued,
+    Starting,
+    Joining,
+    Live,
+    Ending,
+    Ended,
+}
+
+impl StateKind {
+    /// Every state, in order of life.
+    pub const ALL: [StateKind; 6] = [
+        StateKind::Queued,
+        StateKind::Starting,
+        StateKind::Joining,
+        StateKind::Live,
+        StateKind::Ending,
+        StateKind::Ended,
+    ];
+
+    /// As it appears on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StateKind::Queued => "queued",
+            StateKind::Starting => "starting",
+            StateKind::Joining => "joining",
+            StateKind::Live => "live",
+            StateKind::Ending => "ending",
+            StateKind::Ended => "ended",
+        }
+    }
+
+    /// The state that this text names.
+    pub fn parse(text: &str) -> Option<StateKind> {
+        StateKind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl State {
+    /// Which state it is.
+    pub fn kind(&self) -> StateKind {
+        match self {
+            State::Queued => StateKind::Queued,
+            State::Starting => StateKind::Starting,
+            State::Joining => StateKind::Joining,
+            State::Live => StateKind::Live,
+            State::Ending { .. } => StateKind::Ending,
+            State::Ended { .. } => StateKind::Ended,
+        }
+    }
+
+    /// Why it ends or ended.
+    pub fn why(&self) -> Option<&EndReason> {
+        match self {
+            State::Ending { why } | State::Ended { why } => Some(why),
+            State::Queued | State::Starting | State::Joining | State::Live => None,
+        }
+    }
+}
+
+/// What the world may hold of the current machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MachineState {
+    /// Nobody was asked for one.
+    None,
+    /// The intention is saved; the provider may or may not have made it.
+    Wanted,
+    /// The provider says that it runs.
+    Running,
+    /// The provider says that it is gone, or that it was never made.
+    Gone,
+}
+
+/// What the world may hold of the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RoomState {
+    /// Nobody was asked for one.
+    None,
+    /// The intention is saved; the transport may or may not have made it.
+    Wanted,
+    /// It exists.
+    Open,
+    /// It is gone, or was never made.
+    Gone,
+}
+
+/// When each moment of a session came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moments {
+    /// The request was accepted.
+    pub accepted: Time,
+    /// The machine runs.
+    pub started: Option<Time>,
+    /// The bot says that it can take the call.
+    pub ready: Option<Time>,
+    /// The client is in.
+    pub joined: Option<Time>,
+    /// First bot audio left the machine.
+    pub audible: Option<Time>,
+    /// Nothing is left in the world.
+    pub ended: Option<Time>,
+}
+
+impl Session {
+    /// A session that was just accepted.
+    #[allow(clippy::too_many_arguments)]
+    pub fn accepted(
+        id: SessionId,
+        bot: String,
+        transport: String,
+        provider: String,
+        body: Value,
+        base_url: String,
+        limits: Limits,
+        now: Time,
+    ) -> Session {
+        Session {
+            id,
+            bot,
+            transport,
+            provider,
+            body,
+            base_url,
+            limits,
+            state: State::Queued,
+            deadline_at: now.after(limits.start),
+            incarnation: 0,
+            machine: MachineState::None,
+            facts: None,
+            room: RoomState::None,
+            moments: Moments {
+                accepted: now,
+                started: None,
+                ready: None,
+                joined: None,
+                audible: None,
+                ended: None,
+            },
+        }
+    }
+
+    /// Name of the current machine; none before the first.
+    pub fn machine_name(&self) -> Option<String> {
+        (self.incarnation > 0).then(|| machine_name(self.id, self.incarnation))
+    }
+}

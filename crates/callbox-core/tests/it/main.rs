@@ -1,0 +1,5 @@
+//! Tests of the pure core: the whole table, and what holds after any sequence of events.
+
+mod properties;
+mod table;
+mod world;
