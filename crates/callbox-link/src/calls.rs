@@ -1,0 +1,197 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use callbox_protocol::agent::{
+    AgentError, Awake, Frozen, Health, Prepare, Prepared, SessionAccepted, SessionData, Stop, Wake,
+};
+
+use crate::link::broken;
+use crate::{Link, LinkError};
+
+/// Longest answer that is read, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Makes a wake for one machine: a new generation id, 64 bytes from this host's kernel, and
+/// the time of this moment. Call it right before [`Link::wake`], never earlier.
+///
+/// # Panics
+/// If the kernel has no randomness to give. A machine must not start then.
+pub fn fresh_wake(hostname: &str) -> Wake {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wake {
+        generation_id: random_hex(16),
+        entropy: random_hex(64),
+        unix_ns: now.as_nanos().to_string(),
+        hostname: hostname.to_owned(),
+    }
+}
+
+/// `bytes` random bytes as hex.
+pub(crate) fn random_hex(bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    getrandom::fill(&mut random).expect("the kernel gives random bytes");
+    hex::encode(random)
+}
+
+/// Each call fails with [`LinkError::Agent`] if the agent refuses it, [`LinkError::Closed`] if
+/// the connection goes away, and [`LinkError::Protocol`] or [`LinkError::TooLarge`] if the
+/// answer makes no sense.
+impl Link {
+    /// How the agent does.
+    ///
+    /// # Errors
+    /// As all calls.
+    pub async fn health(&self) -> Result<Health, LinkError> {
+        self.call("health", Method::GET, None::<&()>).await
+    }
+
+    /// Has the machine do everything about the bot that needs no session.
+    ///
+    /// # Errors
+    /// As all calls; the agent's codes are `bot-not-found`, `bot-exited`, `not-ready`.
+    pub async fn prepare(&self, prepare: &Prepare) -> Result<Prepared, LinkError> {
+        self.call("prepare", Method::POST, Some(prepare)).await
+    }
+
+    /// Tells the agent that the machine is about to become a template. The agent closes the
+    /// connection after its answer.
+    ///
+    /// # Errors
+    /// As all calls; `established-connections` if something inside holds a connection open.
+    pub async fn freeze(&self) -> Result<Frozen, LinkError> {
+        self.call("freeze", Method::POST, None::<&()>).await
+    }
+
+    /// Makes the machine itself. Nothing secret may be sent before this succeeds.
+    ///
+    /// # Errors
+    /// [`LinkError::NotReseeded`] unless the agent echoes the generation id, reseeded the
+    /// kernel, set the clock, and the bot did not fail to reseed. Otherwise as all calls.
+    pub async fn wake(&self, wake: &Wake) -> Result<Awake, LinkError> {
+        let awake = match self.call("wake", Method::POST, Some(wake)).await {
+            Err(LinkError::Agent { error, .. }) if error.code == "not-reseeded" => {
+                return Err(LinkError::NotReseeded { detail: error.message });
+            }
+            other => other?,
+        };
+        check_awake(wake, &awake)?;
+        Ok(awake)
+    }
+
+    /// Hands over the session's data. Readiness comes as an event.
+    ///
+    /// # Errors
+    /// As all calls.
+    pub async fn session(&self, session: &SessionData) -> Result<SessionAccepted, LinkError> {
+        let accepted: SessionAccepted = self.call("session", Method::POST, Some(session)).await?;
+        if accepted.session_id != session.session_id {
+            return Err(LinkError::Protocol {
+                call: "session",
+                what: format!("it accepted another session, {:?}", accepted.session_id),
+            });
+        }
+        Ok(accepted)
+    }
+
+    /// Ends the bot (SIGTERM, after `grace` SIGKILL) and then the machine.
+    ///
+    /// # Errors
+    /// As all calls. [`LinkError::Closed`] can mean that the machine ended before it answered.
+    pub async fn stop(&self, grace: Duration) -> Result<(), LinkError> {
+        let stop = Stop { grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) };
+        let _: IgnoredAny = self.call("stop", Method::POST, Some(&stop)).await?;
+        Ok(())
+    }
+
+    async fn call<A: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        method: Method,
+        body: Option<&impl Serialize>,
+    ) -> Result<A, LinkError> {
+        let request = request(call, method, body)?;
+        let response = accepted(call, self.send(call, request).await?).await?;
+        let body = read_body(call, response.into_body()).await?;
+        serde_json::from_slice(&body).map_err(|error| LinkError::Protocol {
+            call,
+            // serde's message can quote the answer, and an answer can hold anything.
+            what: format!(
+                "its answer is not the JSON that was expected (column {})",
+                error.column()
+            ),
+        })
+    }
+}
+
+fn request(
+    call: &'static str,
+    method: Method,
+    body: Option<&impl Serialize>,
+) -> Result<Request<Full<Bytes>>, LinkError> {
+    let unsendable = |error: &dyn std::fmt::Display| LinkError::Protocol {
+        call,
+        what: format!("the request cannot be written: {error}"),
+    };
+    let body = match body {
+        Some(body) => serde_json::to_vec(body).map_err(|error| unsendable(&error))?,
+        None => Vec::new(),
+    };
+    Request::builder()
+        .method(method)
+        .uri(format!("http://agent/v1/{call}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::from(body))
+        .map_err(|error| unsendable(&error))
+}
+
+/// Passes 2xx on and turns everything else into the agent's refusal.
+pub(crate) async fn accepted(
+    call: &'static str,
+    response: Response<Incoming>,
+) -> Result<Response<Incoming>, LinkError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = read_body(call, response.into_body()).await?;
+    let error: AgentError = serde_json::from_slice(&body).map_err(|_| LinkError::Protocol {
+        call,
+        what: format!("it answered {status} without saying why"),
+    })?;
+    Err(LinkError::Agent { call, status: status.as_u16(), error })
+}
+
+async fn read_body(call: &'static str, body: Incoming) -> Result<Bytes, LinkError> {
+    match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(LinkError::TooLarge { call, limit: MAX_ANSWER_BYTES })
+        }
+        Err(error) => Err(match error.downcast_ref::<hyper::Error>() {
+            Some(error) => broken(call, error),
+            None => LinkError::Closed,
+        }),
+    }
+}
+
+/// Fails closed: whatever is not proven is missing.
+fn check_awake(wake: &Wake, awake: &Awake) -> Result<(), LinkError> {
+    let missing = if awake.generation_id != wake.generation_id {
+        "the agent answered for another generation"
+    } else if !awake.kernel_reseeded {
+        "the kernel's generator was not reseeded"
+    } else if !awake.clock_set {
+        "the clock was not set"
+    } else if awake.bot_reseeded == Some(false) {
+        "the bot did not reseed"
+    } else {
+        return Ok(());
+    };
+    Err(LinkError::NotReseeded { detail: missing.to_owned() })
+}
