@@ -1,0 +1,57 @@
+"""The command line: `python3 -m callbox_bot BOT.py [--host 127.0.0.1] [--port 8080]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from callbox_bot import botfile, log
+
+CANNOT_LISTEN = 4
+"""Exit code: the address is in use or not ours."""
+
+
+def main() -> None:
+    """Load the bot file, then serve it until the process is told to stop."""
+    args = _arguments()
+    try:
+        log.configure(args.log_level)
+        bot_file = botfile.load(args.bot)
+        # Only now: it imports Pipecat, and a bot file that does not load should say so at once.
+        from callbox_bot import server
+
+        asyncio.run(server.serve(bot_file, server.bind(args.host, args.port)))
+    except botfile.BotFileError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        _fail(f"cannot listen on {args.host}:{args.port}: {error}", CANNOT_LISTEN)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="callbox-bot", description="Runs any Pipecat bot file for exactly one session."
+    )
+    parser.add_argument("bot", type=Path, help="file that defines `async def bot(runner_args)`")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one")
+    parser.add_argument(
+        "--log-level",
+        default=os.environ.get("PIPECAT_LOG_LEVEL", "INFO"),
+        type=str.upper,
+        choices=["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"],
+        help="least level that is logged (PIPECAT_LOG_LEVEL, or INFO)",
+    )
+    return parser.parse_args()
+
+
+def _fail(message: str, exit_code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"callbox-bot: {message}\n")
+    raise SystemExit(exit_code)
+
+
+if __name__ == "__main__":
+    main()
