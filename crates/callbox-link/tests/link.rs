@@ -24,6 +24,7 @@ async fn open(agent: &FakeAgent) -> Link {
 async fn awake(script: Script) -> (FakeAgent, Link) {
     let agent = FakeAgent::new(script);
     let link = open(&agent).await;
+    soon(link.prepare(&prepare())).await.unwrap();
     soon(link.wake(&fresh_wake("test"))).await.unwrap();
     (agent, link)
 }
@@ -302,6 +303,7 @@ async fn a_wake_is_only_good_when_everything_is() {
     for script in scripts {
         let agent = FakeAgent::new(script);
         let link = open(&agent).await;
+        link.prepare(&prepare()).await.unwrap();
         let error = soon(link.wake(&fresh_wake("x"))).await.unwrap_err();
         assert!(matches!(error, LinkError::NotReseeded { .. }), "{error}");
     }
@@ -339,6 +341,9 @@ async fn a_tunnel_needs_an_awake_machine_and_a_listening_port() {
     let link = open(&agent).await;
     let error = soon(link.tunnel(8080)).await.unwrap_err();
     assert_eq!(error.agent_code(), Some("wrong-phase"));
+    let error = soon(link.wake(&fresh_wake("x"))).await.unwrap_err();
+    assert_eq!(error.agent_code(), Some("wrong-phase"));
+    link.prepare(&prepare()).await.unwrap();
     link.wake(&fresh_wake("x")).await.unwrap();
     let error = soon(link.tunnel(9)).await.unwrap_err();
     assert_eq!(error.agent_code(), Some("not-found"));

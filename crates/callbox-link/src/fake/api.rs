@@ -121,7 +121,7 @@ async fn wake(state: &State, request: Request<Incoming>) -> Answer {
     let wake: Wake = read(request).await?;
     state.note(|seen| seen.wakes.push(wake.clone()));
     tokio::time::sleep(state.script.call_delay).await;
-    let before = [Phase::Booted, Phase::Prepared, Phase::Frozen];
+    let before = [Phase::Prepared, Phase::Frozen, Phase::Awake];
     advance(state, &before, Phase::Awake)?;
     Ok(json(&Awake {
         generation_id: state.script.generation_id.clone().unwrap_or(wake.generation_id),
@@ -134,6 +134,10 @@ async fn wake(state: &State, request: Request<Incoming>) -> Answer {
 async fn session(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let session: SessionData = read(request).await?;
     let session_id = session.session_id.clone();
+    if state.seen().sessions.iter().any(|seen| seen.session_id == session_id) {
+        // Asked again over a new connection: it is served already.
+        return Ok(json(&SessionAccepted { session_id }));
+    }
     state.note(|seen| seen.sessions.push(session));
     tokio::time::sleep(state.script.call_delay).await;
     refused(StatusCode::UNPROCESSABLE_ENTITY, state.script.refuse_session.as_ref())?;

@@ -5,9 +5,13 @@
 //! any [`Carrier`]: what a test sees through a [`Link`](crate::Link) is what it would see from a machine.
 //!
 //! ```
+//! # use callbox_protocol::agent::Phase;
 //! # use callbox_link::{Link, fake::{FakeAgent, Script}, fresh_wake};
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let agent = FakeAgent::new(Script::default());
+//! let agent = FakeAgent::new(Script {
+//!     phase: Phase::Prepared,
+//!     ..Script::default()
+//! });
 //! let link = Link::open(agent.carrier()).await.unwrap();
 //! link.wake(&fresh_wake("demo")).await.unwrap();
 //! agent.log("hello from the bot");

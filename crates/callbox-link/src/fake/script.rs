@@ -1,10 +1,12 @@
 use std::time::Duration;
 
-use callbox_protocol::agent::AgentError;
+use callbox_protocol::agent::{AgentError, Phase};
 
 /// How a [`FakeAgent`](super::FakeAgent) behaves. The default does everything right, at once.
 #[derive(Clone, Debug)]
 pub struct Script {
+    /// How far the machine is when the test begins.
+    pub phase: Phase,
     /// Bytes that are on the carrier before the first answer to a hello.
     pub rubbish: Vec<u8>,
     /// How long the agent takes before it reads anything.
@@ -60,6 +62,7 @@ pub enum BotReady {
 impl Default for Script {
     fn default() -> Self {
         Self {
+            phase: Phase::Booted,
             rubbish: Vec::new(),
             boot_delay: Duration::ZERO,
             call_delay: Duration::ZERO,

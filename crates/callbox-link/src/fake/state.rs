@@ -55,12 +55,13 @@ struct Inner {
 
 impl State {
     pub(super) fn new(script: Script) -> Self {
+        let phase = script.phase;
         Self {
             script,
             stopped: CancellationToken::new(),
             bot: CancellationToken::new(),
             inner: Mutex::new(Inner {
-                phase: Phase::Booted,
+                phase,
                 seen: Seen::default(),
                 events: Vec::new(),
                 logs: Vec::new(),
