@@ -87,6 +87,7 @@ export class Call {
   /** Ends the call at once, wherever it is. */
   async hangUp(): Promise<void> {
     const wasLive = this.phase === "live";
+    this.media.cutOff();
     this.finish();
     if (!this.token) return;
     // Closing the socket ends a live session; one that still starts has to be told.
@@ -164,13 +165,12 @@ export class Call {
   private onSession(session: Session): boolean {
     this.session = session;
     this.events.session(session);
-    const ended = session.state === "ended";
-    if (ended || session.state === "ending") {
+    if (session.state === "ending" || session.state === "ended") {
       const trouble = endTrouble(session);
       if (trouble) this.report(trouble);
+      this.finish();
     }
-    if (ended) this.finish();
-    return ended;
+    return session.state === "ended";
   }
 
   private onLog(entry: LogEntry): boolean {

@@ -27,7 +27,7 @@ const page = {
   mute: element("mute", HTMLButtonElement),
   hangUp: element("hang-up", HTMLButtonElement),
   status: element("status", HTMLElement),
-  firstWord: element("first-word", HTMLElement),
+  firstSound: element("first-sound", HTMLElement),
   heard: element("heard", HTMLElement),
   copyId: element("copy-id", HTMLButtonElement),
 };
@@ -96,7 +96,7 @@ function startCall(): void {
   trace.clear();
   showSession(null);
   page.heard.textContent = "";
-  page.firstWord.textContent = "–";
+  page.firstSound.textContent = "–";
   waterfall.draw(emptyChart());
   setMuted(false);
   // A call that is over may still report its session's end; by then another may have begun.
@@ -111,7 +111,7 @@ function startCall(): void {
     log: mine((entry) => log.add(entry, acceptedAt(current.session))),
     levels: mine((levels) => trace.add(levels)),
     heard: mine((ms) => {
-      page.heard.textContent = `The first sound played in this browser ${span(ms)} after the request.`;
+      page.heard.textContent = `You heard it in this browser ${span(ms)} after the request.`;
     }),
     trouble: mine(showTrouble),
   });
@@ -127,7 +127,7 @@ function enter(phase: Phase | "idle"): void {
   page.hangUp.hidden = !calling;
   page.mute.hidden = phase !== "live";
   page.bot.disabled = calling;
-  label(page.call, phase === "over" ? "Call again" : "Call");
+  label(page.call, phase === "over" && call?.session ? "Call again" : "Call");
   // The button that had the focus may be gone; its counterpart takes over.
   if (focusMoves) (calling ? page.hangUp : page.call).focus();
   showStatus(phase);
@@ -176,11 +176,16 @@ function drawWhileWaiting(): void {
 
 function drawChart(): void {
   if (!call || call.requestedAt === null) return;
+  if (call.isOver && !call.session) {
+    waterfall.draw(emptyChart());
+    page.firstSound.textContent = "–";
+    return;
+  }
   const stages = call.session?.stages_ms ?? {};
   const now = call.isOver ? null : call.elapsed();
   waterfall.draw(layOut(stages, now));
   const audible = stages.audible ?? null;
-  page.firstWord.textContent = audible !== null ? span(audible) : now !== null ? span(now) : "–";
+  page.firstSound.textContent = audible !== null ? span(audible) : now !== null ? span(now) : "–";
 }
 
 function showTrouble(fresh: Trouble): void {

@@ -32,7 +32,7 @@ export function layOut(stages: StagesMs, nowMs: number | null): Chart {
   const known = came.filter((at): at is number => at !== null);
   const latest = Math.max(0, ...known);
   const complete = known.length === MOMENTS.length;
-  const spanMs = complete || nowMs === null ? snug(latest) : roomy(Math.max(nowMs, latest));
+  const spanMs = complete ? snug(latest) : nowMs === null ? snug(Math.max(latest, stages.ended ?? 0)) : roomy(Math.max(nowMs, latest));
   const rows: Row[] = [];
   let waiting = nowMs !== null;
   MOMENTS.forEach((moment, i) => {
@@ -82,9 +82,12 @@ function roomy(ms: number): number {
   return size;
 }
 
-/** The axis once it stands still: a little longer than what it shows. */
+/**
+ * The axis once it stands still: a little longer than what it shows, which is the way to the first
+ * sound, or to the end where there was none.
+ */
 function snug(ms: number): number {
-  return Math.max(1, ms) * 1.04;
+  return Math.max(20, ms) * 1.04;
 }
 
 function ticksOf(spanMs: number): Chart["ticks"] {

@@ -17,7 +17,8 @@ export function statusLine(phase: Phase | "idle", session: Session | null): stri
     case "live":
       return "You are connected. Speak when you like.";
     case "over":
-      return session && session.state !== "ended" ? "The call is over. Clearing up." : "The call is over.";
+      if (!session) return "No call was made.";
+      return session.state === "ended" ? "The call is over." : "The call is over. Clearing up.";
   }
 }
 

@@ -34,7 +34,8 @@ describe("the waterfall", () => {
   it("says never for what did not come once the session is over", () => {
     const chart = layOut({ accepted: 0, started: 200, ended: 900 }, null);
     expect(row(chart, "audible")).toMatchObject({ state: "missed", text: "never" });
-    expect(row(chart, "ended")).toMatchObject({ state: "done", text: "900 ms", to: 1 });
+    expect(row(chart, "ended")).toMatchObject({ state: "done", text: "900 ms" });
+    expect(chart.spanMs).toBeGreaterThan(900);
   });
 
   it("never leaves the axis", () => {

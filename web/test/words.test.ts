@@ -75,6 +75,7 @@ describe("the status line", () => {
     expect(statusLine("joining", session({ moments: { started: "t", ready: "t" } }))).toMatch(/Connecting/);
     expect(statusLine("over", session({ state: "ending" }))).toMatch(/Clearing up/);
     expect(statusLine("over", session({ state: "ended" }))).toBe("The call is over.");
+    expect(statusLine("over", null)).toBe("No call was made.");
   });
 });
 

@@ -8,6 +8,8 @@ import workletUrl from "./worklet.ts?worker&url";
 /** Samples a second towards the bot and from it: what Pipecat's serializers use by default. */
 export const RECORD_RATE = 16_000;
 export const PLAY_RATE = 24_000;
+/** The longest that the bot's last words are played after the call. */
+const DRAIN_MS = 5_000;
 /** Samples in one message towards the bot: 20 ms. */
 const CHUNK = RECORD_RATE / 50;
 
@@ -60,11 +62,19 @@ export class CallMedia extends WavMediaManager {
     await this.initialize();
   }
 
+  /** Closes the microphone at once, and the speaker when the bot's last words were played. */
   override async disconnect(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
     if (this.stream) stop(this.stream);
+    await this.drained();
     await Promise.allSettled([this.input.close(), this.output.close()]);
+  }
+
+  /** The caller hung up: what is still to be played is not wanted any more. */
+  cutOff(): void {
+    this.player?.disconnect();
+    this.player = null;
   }
 
   /**
@@ -101,6 +111,16 @@ export class CallMedia extends WavMediaManager {
   levels(): { bot: number; you: number } {
     if (this.closed) return { bot: 0, you: 0 };
     return { bot: this.level(this.botMeter), you: this.level(this.userMeter) };
+  }
+
+  private drained(): Promise<void> {
+    const player = this.player;
+    if (!player || this.output.state !== "running") return Promise.resolve();
+    return new Promise((resolve) => {
+      setTimeout(resolve, DRAIN_MS);
+      player.port.onmessage = () => resolve();
+      player.port.postMessage("drain");
+    });
   }
 
   private meter(context: AudioContext): AnalyserNode {

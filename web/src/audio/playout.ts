@@ -54,6 +54,10 @@ export class Playout {
     out.fill(0, written);
   }
 
+  get isEmpty(): boolean {
+    return this.buffered === 0;
+  }
+
   get cushionSamples(): number {
     return this.cushion;
   }

@@ -42,7 +42,10 @@ class Capture extends AudioWorkletProcessor {
   }
 }
 
-/** 16-bit chunks at the context's own rate to the speaker. */
+/**
+ * 16-bit chunks at the context's own rate to the speaker. Asked to "drain", it answers "drained"
+ * once everything was played.
+ */
 class Play extends AudioWorkletProcessor {
   private readonly playout = new Playout(
     Math.round(sampleRate * 0.04),
@@ -50,14 +53,23 @@ class Play extends AudioWorkletProcessor {
     Math.round(sampleRate * 0.25),
   );
 
+  private draining = false;
+
   constructor() {
     super();
-    this.port.onmessage = (event: MessageEvent<Int16Array>) => this.playout.push(event.data);
+    this.port.onmessage = (event: MessageEvent<Int16Array | "drain">) => {
+      if (event.data === "drain") this.draining = true;
+      else this.playout.push(event.data);
+    };
   }
 
   process(_inputs: Float32Array[][], outputs: Float32Array[][]): boolean {
     const out = outputs[0]?.[0];
     if (out) this.playout.pull(out);
+    if (this.draining && this.playout.isEmpty) {
+      this.draining = false;
+      this.port.postMessage("drained");
+    }
     return true;
   }
 }

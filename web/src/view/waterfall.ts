@@ -4,7 +4,7 @@ import type { Chart, Row } from "../waterfall";
 
 const WORDS: Record<Row["moment"], { name: string; meaning: string }> = {
   accepted: { name: "accepted", meaning: "the request was taken" },
-  started: { name: "started", meaning: "a machine of its own runs" },
+  started: { name: "started", meaning: "its machine runs" },
   ready: { name: "ready", meaning: "the bot can take the call" },
   joined: { name: "joined", meaning: "you are in" },
   audible: { name: "audible", meaning: "its first sound is out" },
