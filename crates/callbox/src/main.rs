@@ -1,1 +1,47 @@
-fn main() {}
+//! The one binary `callbox`.
+//!
+//! `cli` says what can be typed; each command is a module with `Args` and `run`. The client
+//! commands know a dispatcher only by its public API (`api_client`); `conversation`, `heard`,
+//! `similarity` and `waterfall` are pure and hold everything that is worth a test without I/O.
+
+mod api_client;
+mod bench;
+mod call;
+mod caller;
+mod cli;
+mod completions;
+mod context;
+mod conversation;
+mod error;
+mod follow;
+mod heard;
+mod line;
+mod logs;
+mod lookup;
+mod media;
+mod output;
+mod pcm;
+mod progress;
+mod ps;
+mod secret;
+mod show;
+mod similarity;
+mod speech;
+mod sse;
+mod stop;
+mod terminal;
+mod tls;
+mod waterfall;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // clap itself ends with 2 where the command line cannot be understood.
+    match cli::run(cli::Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}

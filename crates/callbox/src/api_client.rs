@@ -1,0 +1,311 @@
+//! The dispatcher's public API, typed. Every answer is untrusted: bounded, parsed, and where it
+//! makes no sense, an error that says what came instead.
+
+mod error;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use callbox_protocol::api::{
+    LogEntry, SESSION_ID_HEADER, Session, SessionList, StartRequest, WebsocketJoin,
+};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use reqwest::{Method, Request, Response, Url};
+use serde::de::DeserializeOwned;
+
+pub use self::error::ApiError;
+use crate::secret::Secret;
+use crate::sse;
+
+/// Largest answer that is read, in bytes.
+const LARGEST: usize = 16 * 1024 * 1024;
+/// How long an answer may take that has no reason to wait for anything.
+const PROMPT: Duration = Duration::from_secs(30);
+
+/// A client of one dispatcher. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiClient {
+    http: reqwest::Client,
+    base: Url,
+    key: Option<Secret>,
+}
+
+/// What a start gives to the client.
+pub struct Started {
+    /// The session.
+    pub session_id: String,
+    /// Where the media websocket is.
+    pub ws_url: String,
+    /// Opens the websocket and lets its holder watch and end this session.
+    pub token: Secret,
+}
+
+/// The answer of `GET /v1/sessions/{id}/logs`.
+#[derive(serde::Deserialize)]
+struct Logs {
+    logs: Vec<LogEntry>,
+}
+
+impl ApiClient {
+    /// Checks the address; asks nothing of anybody.
+    pub fn new(url: &str, key: Option<Secret>) -> Result<ApiClient, ApiError> {
+        let base = parse_base(url)?;
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("callbox/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(5));
+        if let Some(tls) = crate::tls::config() {
+            http = http.tls_backend_preconfigured((*tls).clone());
+        }
+        if is_loopback(&base) {
+            // A proxy from the environment cannot reach this host's loopback.
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|source| ApiError::broken("prepare a request", source))?;
+        Ok(ApiClient { http, base, key })
+    }
+
+    /// The same dispatcher, as somebody else.
+    pub fn with_key(&self, key: Secret) -> ApiClient {
+        ApiClient { key: Some(key), ..self.clone() }
+    }
+
+    /// `POST /start` with transport `websocket`.
+    pub async fn start(&self, request: &StartRequest) -> Result<Started, ApiError> {
+        let doing = "start a session";
+        let mut http = self.request(Method::POST, &["start"], &[]);
+        *http.timeout_mut() = Some(Duration::from_secs(120));
+        let body = serde_json::to_vec(request).map_err(|_| ApiError::unprintable(doing))?;
+        *http.body_mut() = Some(body.into());
+        http.headers_mut().insert(
+            reqwest::header::CONTENT_TYPE,
+            reqwest::header::HeaderValue::from_static("application/json"),
+        );
+        let response = self.send(doing, http).await?;
+        let header = response.headers().get(SESSION_ID_HEADER).cloned();
+        let join: WebsocketJoin = read_json(doing, response).await?;
+        // The token names the session too: a proxy in between may have dropped the header.
+        let session_id = match header.as_ref().and_then(|value| value.to_str().ok()) {
+            Some(id) => id.to_owned(),
+            None => join.token.split('.').next().unwrap_or_default().to_owned(),
+        };
+        if session_id.is_empty() {
+            return Err(ApiError::Nonsense {
+                doing,
+                found: format!("an answer without {SESSION_ID_HEADER}"),
+            });
+        }
+        Ok(Started { session_id, ws_url: join.ws_url, token: Secret::new(&join.token) })
+    }
+
+    /// `GET /v1/sessions/{id}`.
+    pub async fn session(&self, id: &str) -> Result<Session, ApiError> {
+        let doing = "look at a session";
+        let request = self.request(Method::GET, &["v1", "sessions", id], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// The session as soon as it has ended, or as it is after `longest`.
+    pub async fn when_ended(&self, id: &str, longest: Duration) -> Result<Session, ApiError> {
+        let doing = "wait for a session's end";
+        let timeout = longest.as_millis().to_string();
+        let query = [("wait", "ended"), ("timeout_ms", timeout.as_str())];
+        let mut request = self.request(Method::GET, &["v1", "sessions", id], &query);
+        *request.timeout_mut() = Some(longest + PROMPT);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `GET /v1/sessions`: one page.
+    pub async fn sessions(&self, query: &[(&str, &str)]) -> Result<SessionList, ApiError> {
+        let doing = "list sessions";
+        let request = self.request(Method::GET, &["v1", "sessions"], query);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `DELETE /v1/sessions/{id}`: asks for its end and gives the session as it is then.
+    pub async fn stop(&self, id: &str) -> Result<Session, ApiError> {
+        let doing = "stop a session";
+        let request = self.request(Method::DELETE, &["v1", "sessions", id], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `GET /v1/sessions/{id}/logs`: what there is.
+    pub async fn logs(&self, id: &str) -> Result<Vec<LogEntry>, ApiError> {
+        let doing = "read a session's log";
+        let request = self.request(Method::GET, &["v1", "sessions", id, "logs"], &[]);
+        let Logs { logs } = read_json(doing, self.send(doing, request).await?).await?;
+        Ok(logs)
+    }
+
+    /// `GET /v1/sessions/{id}/logs?follow=true`: what there is and what comes.
+    pub async fn follow_logs(
+        &self,
+        id: &str,
+    ) -> Result<BoxStream<'static, Result<LogEntry, ApiError>>, ApiError> {
+        let query = [("follow", "true")];
+        let mut request = self.request(Method::GET, &["v1", "sessions", id, "logs"], &query);
+        *request.timeout_mut() = None;
+        self.stream("follow a session's log", "log", request).await
+    }
+
+    /// `GET /v1/sessions/{id}/events`: the session now and after every change.
+    pub async fn events(
+        &self,
+        id: &str,
+    ) -> Result<BoxStream<'static, Result<Session, ApiError>>, ApiError> {
+        let mut request = self.request(Method::GET, &["v1", "sessions", id, "events"], &[]);
+        *request.timeout_mut() = None;
+        self.stream("watch a session", "session", request).await
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Request {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = Request::new(method, url);
+        *request.timeout_mut() = Some(PROMPT);
+        if let Some(key) = &self.key
+            && let Ok(mut value) =
+                reqwest::header::HeaderValue::try_from(format!("Bearer {}", key.expose()))
+        {
+            value.set_sensitive(true);
+            request.headers_mut().insert(reqwest::header::AUTHORIZATION, value);
+        }
+        request
+    }
+
+    async fn send(&self, doing: &'static str, request: Request) -> Result<Response, ApiError> {
+        let response = self
+            .http
+            .execute(request)
+            .await
+            .map_err(|source| ApiError::sending(doing, &self.base, source))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let had_key = self.key.is_some();
+        let body = read_body(doing, response).await?;
+        Err(ApiError::refusal(doing, status, &body, had_key))
+    }
+
+    async fn stream<T: DeserializeOwned + Send + 'static>(
+        &self,
+        doing: &'static str,
+        name: &'static str,
+        request: Request,
+    ) -> Result<BoxStream<'static, Result<T, ApiError>>, ApiError> {
+        let response = self.send(doing, request).await?;
+        let bytes = response.bytes_stream().map_err(move |source| ApiError::broken(doing, source));
+        Ok(events_named(doing, name, bytes).boxed())
+    }
+}
+
+/// The values of the events called `name`; other events are none of our business.
+fn events_named<T: DeserializeOwned>(
+    doing: &'static str,
+    name: &'static str,
+    bytes: impl Stream<Item = Result<Bytes, ApiError>>,
+) -> impl Stream<Item = Result<T, ApiError>> {
+    let mut parser = sse::Parser::default();
+    bytes
+        .map(move |chunk| {
+            parser
+                .push(&chunk?)
+                .map_err(|error| ApiError::Nonsense { doing, found: error.to_string() })
+        })
+        .map_ok(|events| futures::stream::iter(events.into_iter().map(Ok)))
+        .try_flatten()
+        .try_filter_map(move |event| async move {
+            if event.name != name {
+                return Ok(None);
+            }
+            serde_json::from_str(&event.data)
+                .map(Some)
+                .map_err(|source| ApiError::json(doing, event.data.as_bytes(), source))
+        })
+}
+
+async fn read_json<T: DeserializeOwned>(
+    doing: &'static str,
+    response: Response,
+) -> Result<T, ApiError> {
+    let body = read_body(doing, response).await?;
+    serde_json::from_slice(&body).map_err(|source| ApiError::json(doing, &body, source))
+}
+
+async fn read_body(doing: &'static str, mut response: Response) -> Result<Vec<u8>, ApiError> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST => {
+                let found = format!("an answer of more than {LARGEST} bytes");
+                return Err(ApiError::Nonsense { doing, found });
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(source) => return Err(ApiError::broken(doing, source)),
+        }
+    }
+}
+
+fn parse_base(url: &str) -> Result<Url, ApiError> {
+    let unusable = |reason: String| ApiError::Url { url: url.to_owned(), reason };
+    let mut base = Url::parse(url).map_err(|error| unusable(error.to_string()))?;
+    if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
+        return Err(unusable("it does not begin with http:// or https://".to_owned()));
+    }
+    base.set_query(None);
+    base.set_fragment(None);
+    Ok(base)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn addresses_may_have_a_path_and_must_be_http() {
+        let client = ApiClient::new("https://voice.example.com/callbox/?x=1#y", None).unwrap();
+        let request = client.request(Method::GET, &["v1", "sessions", "a/b?"], &[("wait", "a&b")]);
+        assert_eq!(
+            request.url().as_str(),
+            "https://voice.example.com/callbox/v1/sessions/a%2Fb%3F?wait=a%26b"
+        );
+        for bad in ["localhost:7860", "ftp://x/", "", "http://"] {
+            assert!(matches!(ApiClient::new(bad, None), Err(ApiError::Url { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_travel_as_sensitive_headers_and_with_nothing_else() {
+        let client = ApiClient::new("http://127.0.0.1:1", Some(Secret::new("cbk_x"))).unwrap();
+        let request = client.request(Method::GET, &["v1"], &[]);
+        assert!(request.headers()["authorization"].is_sensitive());
+        assert!(!format!("{request:?}").contains("cbk_x"));
+    }
+
+    #[test]
+    fn loopback_is_recognised() {
+        for (url, expected) in [
+            ("http://localhost:1", true),
+            ("http://127.0.0.9", true),
+            ("http://[::1]:7", true),
+            ("http://example.com", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
+}

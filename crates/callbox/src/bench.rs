@@ -1,0 +1,30 @@
+//! `callbox bench`: how fast, as a distribution.
+
+mod distribution;
+mod host;
+mod report;
+mod start;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::CliError;
+
+/// Measure a dispatcher
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Start(start::Args),
+}
+
+/// Measures.
+pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
+    match args.what {
+        What::Start(args) => start::run(args, context).await,
+    }
+}

@@ -1,0 +1,128 @@
+//! What happens while one waits: a line that moves on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use callbox_protocol::api::Session;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::terminal::{Look, printable};
+
+/// Shows progress on standard error. Cheap where it is not wanted.
+pub struct Progress {
+    kind: Kind,
+    /// The moments that have been told.
+    told: Mutex<Vec<&'static str>>,
+}
+
+enum Kind {
+    Silent,
+    Lines,
+    Line(ProgressBar),
+}
+
+impl Progress {
+    /// As the terminal allows.
+    pub fn new(quiet: bool) -> Progress {
+        let kind = match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => Kind::Silent,
+            (false, false) => Kind::Lines,
+            (false, true) => Kind::Line(moving_line(Look::of_stderr())),
+        };
+        Progress { kind, told: Mutex::default() }
+    }
+
+    /// Shows nothing.
+    pub fn silent() -> Progress {
+        Progress { kind: Kind::Silent, told: Mutex::default() }
+    }
+
+    /// Something that is worth a line of its own where lines are kept.
+    pub fn say(&self, text: &str) {
+        match &self.kind {
+            Kind::Silent => {}
+            Kind::Lines => eprintln!("{}", printable(text)),
+            Kind::Line(line) => line.set_message(printable(text)),
+        }
+    }
+
+    /// The session has moved on.
+    pub fn session(&self, session: &Session) {
+        let reached = moments(session);
+        let Ok(mut told) = self.told.lock() else { return };
+        match &self.kind {
+            Kind::Silent => {}
+            Kind::Lines => {
+                for (name, ms) in reached {
+                    if !told.contains(&name) {
+                        eprintln!("{name} +{ms:.0} ms");
+                        told.push(name);
+                    }
+                }
+            }
+            Kind::Line(line) if !reached.is_empty() => line.set_message(
+                reached
+                    .iter()
+                    .map(|(name, ms)| format!("{name} {ms:.0}"))
+                    .collect::<Vec<_>>()
+                    .join(" > "),
+            ),
+            Kind::Line(_) => {}
+        }
+    }
+
+    /// How many of how many are done.
+    pub fn count(&self, done: usize, of: usize, failed: usize) {
+        let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        match &self.kind {
+            Kind::Lines if done < of && !done.is_multiple_of(10) => {}
+            _ => self.say(&format!("{done} of {of} starts{failures}")),
+        }
+    }
+
+    /// Clears the moving line, before results are printed.
+    pub fn done(&self) {
+        if let Kind::Line(line) = &self.kind {
+            line.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
+/// The moments that were reached, in the order in which they came.
+fn moments(session: &Session) -> Vec<(&'static str, f64)> {
+    let ms = &session.stages_ms;
+    let mut reached: Vec<(&'static str, f64)> = [
+        ("accepted", ms.accepted),
+        ("started", ms.started),
+        ("ready", ms.ready),
+        ("joined", ms.joined),
+        ("audible", ms.audible),
+        ("ended", ms.ended),
+    ]
+    .into_iter()
+    .filter_map(|(name, at)| Some((name, at?)))
+    .collect();
+    reached.sort_by(|(_, left), (_, right)| left.total_cmp(right));
+    reached
+}
+
+fn moving_line(look: Look) -> ProgressBar {
+    let line = ProgressBar::new_spinner();
+    let template = if look.colour {
+        "{spinner:.cyan} {msg} {elapsed:.dim}"
+    } else {
+        "{spinner} {msg} {elapsed}"
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        line.set_style(style.tick_chars(look.glyph("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ", "|/-\\ ")));
+    }
+    line.enable_steady_tick(Duration::from_millis(100));
+    line
+}

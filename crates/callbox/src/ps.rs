@@ -1,0 +1,205 @@
+//! `callbox ps`: the sessions.
+
+use callbox_protocol::api::{Outcome, Session, SessionState};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::api_client::ApiClient;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output;
+use crate::terminal::{BAD, DIM, GOOD, Look, WARN, printable};
+use crate::waterfall::{span, state_word};
+
+const PAGE: usize = 100;
+
+/// List sessions
+///
+/// Without --all: those of which something is still left in the world. Newest first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 listed · 1 error · 2 usage
+
+Examples:
+  callbox ps
+  callbox ps --all --bot parrot --limit 10
+  callbox ps --json | jq -r '.sessions[].id'")]
+pub struct Args {
+    /// Also those that have ended
+    #[arg(long, short)]
+    all: bool,
+
+    /// Only sessions of this bot
+    #[arg(long, value_name = "NAME")]
+    bot: Option<String>,
+
+    /// With --all: so many at most
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Listing {
+    sessions: Vec<Session>,
+}
+
+/// Lists.
+pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
+    let client = context.client()?;
+    let sessions = if args.all {
+        newest(&client, args.bot.as_deref(), None, args.limit).await?
+    } else {
+        alive(&client, args.bot.as_deref()).await?
+    };
+    if args.json {
+        return output::json(&Listing { sessions });
+    }
+    if sessions.is_empty() {
+        let which = if args.all { "no sessions" } else { "no sessions are alive" };
+        return output::text(&format!("{}\n", context.look.paint(DIM, which)));
+    }
+    output::text(&table(&sessions, Timestamp::now(), context.look))
+}
+
+/// One request per state, in the order of a session's life: sessions only move forward, so one
+/// that moves on between two requests is seen twice rather than never.
+async fn alive(client: &ApiClient, bot: Option<&str>) -> Result<Vec<Session>, CliError> {
+    let mut found: Vec<Session> = Vec::new();
+    for state in ["queued", "starting", "joining", "live", "ending"] {
+        for session in newest(client, bot, Some(state), usize::MAX).await? {
+            found.retain(|earlier| earlier.id != session.id);
+            found.push(session);
+        }
+    }
+    found.sort_by(|left, right| right.moments.accepted.cmp(&left.moments.accepted));
+    Ok(found)
+}
+
+async fn newest(
+    client: &ApiClient,
+    bot: Option<&str>,
+    state: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Session>, CliError> {
+    let mut found = Vec::new();
+    let mut before: Option<String> = None;
+    while found.len() < limit {
+        let page_size = PAGE.min(limit - found.len()).to_string();
+        let mut query = vec![("limit", page_size.as_str())];
+        query.extend(bot.map(|bot| ("bot", bot)));
+        query.extend(state.map(|state| ("state", state)));
+        query.extend(before.as_deref().map(|before| ("before", before)));
+        let page = client.sessions(&query).await?;
+        let nothing_new = page.sessions.is_empty() || page.next == before;
+        found.extend(page.sessions);
+        match page.next {
+            Some(next) if !nothing_new => before = Some(next),
+            _ => break,
+        }
+    }
+    found.truncate(limit);
+    Ok(found)
+}
+
+fn table(sessions: &[Session], now: Timestamp, look: Look) -> String {
+    let mut rows = vec![
+        ["SESSION", "BOT", "STATE", "START", "ON", "READY", "AUDIBLE", "AGE"].map(str::to_owned),
+    ];
+    rows.extend(sessions.iter().map(|session| cells(session, now)));
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let line: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, width))| {
+                // Numbers to the right.
+                let cell = match column {
+                    5..=7 => format!("{cell:>width$}"),
+                    _ => format!("{cell:<width$}"),
+                };
+                match (index, column) {
+                    (0, _) => look.paint(DIM, cell),
+                    (_, 2) => look.paint(state_style(&sessions[index - 1]), cell),
+                    _ => cell,
+                }
+            })
+            .collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(session: &Session, now: Timestamp) -> [String; 8] {
+    let nothing = || "-".to_owned();
+    let short: String = session.id.chars().take(8).collect();
+    let on = match &session.accelerator {
+        Some(accelerator) => format!("{}/{accelerator}", session.provider),
+        None => session.provider.clone(),
+    };
+    [
+        printable(&short),
+        printable(&session.bot),
+        state_text(session),
+        session.start.as_deref().map_or_else(nothing, printable),
+        printable(&on),
+        session.stages_ms.ready.map_or_else(nothing, span),
+        session.stages_ms.audible.map_or_else(nothing, span),
+        session.moments.accepted.as_deref().and_then(|at| age(at, now)).unwrap_or_else(nothing),
+    ]
+}
+
+fn state_text(session: &Session) -> String {
+    match (session.outcome, &session.end_reason) {
+        (Some(_), Some(reason)) => printable(&reason.code),
+        _ => state_word(session.state).to_owned(),
+    }
+}
+
+fn state_style(session: &Session) -> anstyle::Style {
+    match (session.outcome, session.state) {
+        (Some(Outcome::Failed), _) => BAD,
+        (Some(Outcome::Completed), _) => DIM,
+        (None, SessionState::Live) => GOOD,
+        _ => WARN,
+    }
+}
+
+fn age(accepted: &str, now: Timestamp) -> Option<String> {
+    let accepted: Timestamp = accepted.parse().ok()?;
+    let seconds = now.as_second().saturating_sub(accepted.as_second()).max(0);
+    Some(match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        for (accepted, expected) in [
+            ("2026-11-23T11:59:01.5Z", Some("59s")),
+            ("2026-11-23T12:00:05Z", Some("0s")),
+            ("2026-11-23T11:00:00Z", Some("60m")),
+            ("2026-11-20T11:00:00Z", Some("3d")),
+            ("yesterday", None),
+        ] {
+            assert_eq!(age(accepted, now).as_deref(), expected, "{accepted}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `callbox show`: one session.
+
+use std::fmt::Write as _;
+
+use callbox_protocol::api::Session;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::terminal::{DIM, Look, printable};
+use crate::{lookup, output, waterfall};
+
+/// Show one session and where its time went
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 shown · 1 error · 2 usage, or no such session
+
+Examples:
+  callbox show 3f9c
+  callbox show 3f9c2a41-8f0e-4f4e-9d5a-0c1b2d3e4f50 --json | jq .stages_ms")]
+pub struct Args {
+    /// The session's id, or the beginning of it
+    #[arg(value_name = "ID")]
+    id: String,
+
+    /// Print JSON instead of the picture
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows.
+pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
+    let session = lookup::session(&context.client()?, &args.id).await?;
+    if args.json {
+        return output::json(&session);
+    }
+    let picture = waterfall::render(&session, None, context.look);
+    output::text(&(picture + &facts(&session, context.look) + "\n"))
+}
+
+fn facts(session: &Session, look: Look) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| {
+        let _ = writeln!(text, "  {} {value}", look.paint(DIM, format_args!("{label:<10}")));
+    };
+    line("state", waterfall::end_line(session, look));
+    line("transport", printable(&session.transport));
+    if let Some(machine) = &session.machine {
+        line("machine", format!("{} (incarnation {})", printable(machine), session.incarnation));
+    }
+    if let Some(accepted) = &session.moments.accepted {
+        line("accepted", printable(accepted));
+    }
+    if let Some(deadline) = &session.deadline_at {
+        line("deadline", printable(deadline));
+    }
+    text
+}
