@@ -1,0 +1,208 @@
+//! Where images are kept.
+
+use std::fs;
+use std::io as stdio;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::error::io;
+use super::facts::Facts;
+use super::manifest::{FORMAT, Manifest};
+use super::scratch::{Scratch, lock_file, sweep};
+use super::{Image, ImageConfig, ImageError, Source, digest, erofs};
+
+const CURRENT: &str = "current";
+
+/// The images of one data directory. Any number of processes may use it at once.
+#[derive(Clone, Debug)]
+pub struct ImageStore {
+    dir: PathBuf,
+}
+
+impl ImageStore {
+    /// Opens the store below `data_dir`, creating it if needed, and removes what an
+    /// interrupted build left there.
+    pub fn open(data_dir: &Path) -> Result<ImageStore, ImageError> {
+        let dir = data_dir.join("images");
+        fs::create_dir_all(&dir).map_err(io("create", &dir))?;
+        let store = ImageStore { dir };
+        sweep(&store.scratch_dir())?;
+        Ok(store)
+    }
+
+    /// The current image called `name`.
+    pub fn get(&self, name: &str) -> Result<Image, ImageError> {
+        check_name(name)?;
+        let pointer = self.dir.join(name).join(CURRENT);
+        let digest = match fs::read_link(&pointer) {
+            Ok(target) => target,
+            Err(error) if error.kind() == stdio::ErrorKind::NotFound => {
+                return Err(ImageError::NotFound { name: name.into() });
+            }
+            Err(error) => return Err(io("read", &pointer)(error)),
+        };
+        // By its digest, not through the pointer: the path stays right when the pointer moves.
+        let dir = self.dir.join(name).join(digest);
+        Ok(Manifest::read(&dir, name)?.into_image(&dir))
+    }
+
+    /// All current images, by name. Damaged ones are left out, with a warning in the log.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        let mut images = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io("read", &self.dir))? {
+            let entry = entry.map_err(io("read", &self.dir))?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            if check_name(&name).is_err() {
+                continue;
+            }
+            match self.get(&name) {
+                Ok(image) => images.push(image),
+                Err(ImageError::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(image.name = name, %error, "image left out"),
+            }
+        }
+        images.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(images)
+    }
+
+    /// Removes the image `name` with all its earlier versions. Machines that run from it keep
+    /// their open file; templates of it can no longer be cloned. Removing what is not there
+    /// is success.
+    pub fn remove(&self, name: &str) -> Result<(), ImageError> {
+        check_name(name)?;
+        let _lock = self.lock(name)?;
+        let scratch = Scratch::new(&self.scratch_dir())?;
+        // One rename, so that nobody meets a half removed image.
+        let from = self.dir.join(name);
+        match fs::rename(&from, scratch.path().join("removed")) {
+            Err(error) if error.kind() != stdio::ErrorKind::NotFound => {
+                Err(io("remove", &from)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the versions of `name` that are not current, and says how many bytes that freed.
+    pub fn prune(&self, name: &str) -> Result<u64, ImageError> {
+        let current = self.get(name)?;
+        let _lock = self.lock(name)?;
+        let scratch = Scratch::new(&self.scratch_dir())?;
+        let dir = self.dir.join(name);
+        let mut freed = 0;
+        for entry in fs::read_dir(&dir).map_err(io("read", &dir))? {
+            let entry = entry.map_err(io("read", &dir))?;
+            let old = entry.path();
+            if entry.file_name() == *CURRENT || entry.file_name() == *current.digest {
+                continue;
+            }
+            freed += fs::metadata(old.join(erofs::ROOTFS)).map_or(0, |meta| meta.len());
+            fs::rename(&old, scratch.path().join(entry.file_name())).map_err(io("remove", &old))?;
+        }
+        Ok(freed)
+    }
+
+    /// Reads the whole root file system and compares it with the manifest.
+    pub fn verify(&self, image: &Image) -> Result<(), ImageError> {
+        let damaged = |reason: String| ImageError::Damaged { name: image.name.clone(), reason };
+        let (found, size) = digest::of_file(&image.rootfs)?;
+        if size != image.size {
+            return Err(damaged(format!(
+                "the root file system has {size} bytes, the manifest says {}",
+                image.size
+            )));
+        }
+        if found != image.digest {
+            return Err(damaged(format!(
+                "the root file system has sha256 {found}, the manifest says {}",
+                image.digest
+            )));
+        }
+        Ok(())
+    }
+
+    /// Waits until no other process builds, imports or removes `name`.
+    pub(super) fn lock(&self, name: &str) -> Result<fs::File, ImageError> {
+        check_name(name)?;
+        let dir = self.scratch_dir();
+        fs::create_dir_all(&dir).map_err(io("create", &dir))?;
+        lock_file(&dir.join(format!("{name}.lock")))
+    }
+
+    /// A working directory on the same file system.
+    pub(super) fn scratch(&self) -> Result<Scratch, ImageError> {
+        Scratch::new(&self.scratch_dir())
+    }
+
+    /// Takes over the finished directory `staged` (which has the root file system in it) as
+    /// the current image. The caller holds the lock of that name.
+    pub(super) fn keep(&self, staged: &Path, new: NewImage) -> Result<Image, ImageError> {
+        let rootfs = staged.join(erofs::ROOTFS);
+        fs::File::open(&rootfs).and_then(|file| file.sync_all()).map_err(io("write", &rootfs))?;
+        let (digest, size) = digest::of_file(&rootfs)?;
+        let manifest = Manifest {
+            format: FORMAT,
+            name: new.name,
+            digest,
+            size,
+            created_at_ms: now_ms(),
+            inputs: new.inputs,
+            source: new.source,
+            config: new.config,
+            facts: new.facts,
+        };
+        manifest.write(staged)?;
+        let home = self.dir.join(&manifest.name);
+        let dir = home.join(&manifest.digest);
+        fs::create_dir_all(&home).map_err(io("create", &home))?;
+        if dir.exists() {
+            // Same content from other inputs: machines may run from this very file, so only
+            // what is said about it changes.
+            manifest.write(&dir)?;
+        } else {
+            fs::rename(staged, &dir).map_err(io("move into place", &dir))?;
+        }
+        point(&home, &manifest.digest)?;
+        Ok(manifest.into_image(&dir))
+    }
+
+    fn scratch_dir(&self) -> PathBuf {
+        self.dir.join(".scratch")
+    }
+}
+
+/// What a build or an import knows about the image that it made.
+pub(super) struct NewImage {
+    pub name: String,
+    pub inputs: String,
+    pub source: Source,
+    pub config: ImageConfig,
+    pub facts: Facts,
+}
+
+/// Refuses names that could leave the store or that machines could not carry.
+pub(super) fn check_name(name: &str) -> Result<(), ImageError> {
+    let good = (1..=40).contains(&name.len())
+        && !name.starts_with('-')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if good { Ok(()) } else { Err(ImageError::BadName { name: name.into() }) }
+}
+
+/// Makes `digest` the current version in `home`. A reader sees the old or the new one.
+fn point(home: &Path, digest: &str) -> Result<(), ImageError> {
+    let next = home.join(format!(".{CURRENT}.{}", std::process::id()));
+    let _ = fs::remove_file(&next);
+    symlink(digest, &next).map_err(io("create", &next))?;
+    let pointer = home.join(CURRENT);
+    fs::rename(&next, &pointer).map_err(io("replace", &pointer))
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
