@@ -1,1 +1,37 @@
 //! MicroVMs on this host: images, templates, clones. Knows nothing of sessions.
+//!
+//! ```text
+//!             Image ─┐
+//!  kernel, agent ────┼─► cold start ── prepare ── wake ─────────────────────────► Started
+//!  shape, Prepare ───┘        │                                                      ▲
+//!                             └─ bake: prepare, freeze, save ─► Template ─ clone ─ wake
+//! ```
+//!
+//! [`Host`] is the door: it is opened once per data directory and process. A machine is a QEMU
+//! process and a directory under `run/`; both outlive the dispatcher ([`Host::connect`] finds
+//! them again), and [`Host::destroy`] removes both.
+//!
+//! Read in this order: `config.rs`, `run/` (the life of a machine on the host), `start.rs`,
+//! `template.rs`; [`image`] stands for itself.
+
+pub mod config;
+pub mod doctor;
+mod error;
+mod guest;
+mod host;
+pub mod image;
+mod layout;
+mod lock;
+mod probe;
+mod qemu;
+mod qmp;
+mod run;
+mod start;
+pub mod template;
+
+pub use config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape, Network, Progress};
+pub use error::Error;
+pub use host::{Host, Running};
+pub use layout::check_name;
+pub use start::{From, Start, Started};
+pub use template::Template;

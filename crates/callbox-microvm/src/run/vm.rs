@@ -1,0 +1,243 @@
+//! One QEMU process: starting it, waiting with it, what it said.
+//!
+//! ```text
+//!  we bind agent.sock, qmp.sock, console.sock ──► QEMU inherits the three listeners
+//!        │
+//!        └─ connect at once: the kernel queues us until QEMU accepts
+//! ```
+//!
+//! A wait for anything that QEMU or the guest must do goes through [`Vm::within`]: it ends with
+//! the answer, with the end of QEMU, or with the deadline, whichever comes first, and the errors
+//! carry the end of what QEMU and the guest said.
+//!
+//! Dropping a `Vm` ends nothing: machines end by [`super::RunDir::destroy`].
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use super::pidfd::Alive;
+use super::process::Identity;
+use super::{Record, RunDir, Tail};
+use crate::error::Error;
+use crate::qemu::Invocation;
+use crate::qemu::command::{AGENT_FD, CONSOLE_FD, QMP_FD, STATE_FD};
+
+/// How much of what was said goes into an error, in bytes.
+const SAID: usize = 600;
+
+/// A QEMU process that we started.
+pub struct Vm {
+    alive: Alive,
+    said: Said,
+    directory: RunDir,
+}
+
+/// Where the words of a machine come from.
+#[derive(Clone)]
+struct Said {
+    console: Tail,
+    stderr: Tail,
+}
+
+impl Vm {
+    /// Starts QEMU for `directory` and writes its process into the record. `state` is the
+    /// template's device state, for clones. Returns as soon as the process exists.
+    ///
+    /// # Errors
+    /// When sockets or the process cannot be made, or [`Error::Destroyed`] if the directory went
+    /// away meanwhile; then there is no process left.
+    pub async fn spawn(
+        directory: &RunDir,
+        program: &Path,
+        invocation: &Invocation,
+        state: Option<File>,
+        mut record: Record,
+    ) -> Result<Vm, Error> {
+        let mut descriptors = vec![
+            listen(&directory.qmp_socket(), QMP_FD)?,
+            listen(&directory.agent_socket(), AGENT_FD)?,
+            listen(&directory.console_socket(), CONSOLE_FD)?,
+        ];
+        descriptors
+            .extend(state.map(|file| FdMapping { parent_fd: file.into(), child_fd: STATE_FD }));
+        let console = connect(&directory.console_socket()).await?;
+        let mut child = start(program, invocation, descriptors)?;
+        let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
+        let said = Said { console: Tail::follow(console), stderr: Tail::follow(stderr) };
+        let (identity, alive) = match identify(&child) {
+            Ok(found) => found,
+            Err(error) => {
+                // It ended at once (bad arguments, no memory): let it say why.
+                let _ = child.kill().await;
+                tracing::debug!(%error, "qemu ended at once");
+                return Err(Error::Ended { stage: "start", said: said.last().await });
+            }
+        };
+        record.process = Some(identity);
+        if let Err(error) = directory.write(&record) {
+            let _ = child.kill().await;
+            return Err(error);
+        }
+        reap(directory.name().to_owned(), child, said.clone());
+        Ok(Vm { alive, said, directory: directory.clone() })
+    }
+
+    /// Waits for `work`, but no longer than QEMU lives and no longer than `limit`. `stage` says
+    /// in an error what was waited for ("boot", "wake").
+    ///
+    /// # Errors
+    /// What `work` fails with; [`Error::Ended`]; [`Error::Deadline`].
+    pub async fn within<T>(
+        &self,
+        stage: &'static str,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(limit, work) => outcome,
+            () = self.alive.ended() => {
+                return Err(Error::Ended { stage, said: self.said.last().await });
+            }
+        };
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            // A dying QEMU closes its sockets before it is gone: the end is the better answer.
+            Ok(Err(error)) if error.worth_a_retry() && self.ends_now().await => {
+                tracing::debug!(error = %crate::error::chain(&error), "qemu hung up");
+                Err(Error::Ended { stage, said: self.said.last().await })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Deadline { stage, after: limit, said: self.said.now() }),
+        }
+    }
+
+    /// Waits until QEMU has ended by itself.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`].
+    pub async fn ended(&self, stage: &'static str, limit: Duration) -> Result<(), Error> {
+        tokio::time::timeout(limit, self.alive.ended()).await.map_err(|_| Error::Deadline {
+            stage,
+            after: limit,
+            said: self.said.now(),
+        })
+    }
+
+    /// Kills QEMU and waits until it is gone, but leaves the directory for another try.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn kill(&self) -> Result<(), Error> {
+        self.alive.kill().map_err(Error::io("kill the qemu of", self.directory.path()))?;
+        self.ended("end when killed", Duration::from_secs(10)).await
+    }
+
+    /// Waits until the guest's console shows `needle`; `false` if the console ended without it.
+    pub async fn console_shows(&self, needle: &str) -> bool {
+        self.said.console.shows(needle).await
+    }
+
+    /// The machine's directory.
+    #[must_use]
+    pub fn directory(&self) -> &RunDir {
+        &self.directory
+    }
+
+    /// Whether QEMU ends in the next moment.
+    async fn ends_now(&self) -> bool {
+        tokio::time::timeout(Duration::from_millis(200), self.alive.ended()).await.is_ok()
+    }
+}
+
+impl Said {
+    /// Everything to the end, once QEMU has ended.
+    async fn last(&self) -> String {
+        let both = async {
+            self.stderr.ended().await;
+            self.console.ended().await;
+        };
+        // Both end with the process; the limit is for the case that one does not.
+        let _ = tokio::time::timeout(Duration::from_secs(1), both).await;
+        self.now()
+    }
+
+    fn now(&self) -> String {
+        let or_nothing = |text: String| if text.is_empty() { "nothing".to_owned() } else { text };
+        format!(
+            "qemu said {}; the console shows {}",
+            or_nothing(self.stderr.last(SAID)),
+            or_nothing(self.console.last(SAID))
+        )
+    }
+}
+
+/// Connects to a socket that we listen on ourselves or QEMU does.
+pub async fn connect(path: &Path) -> Result<UnixStream, Error> {
+    UnixStream::connect(path).await.map_err(Error::io("connect to", path))
+}
+
+fn listen(path: &PathBuf, child_fd: i32) -> Result<FdMapping, Error> {
+    let bind = || {
+        // A first try may have left its socket.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        // QEMU accepts in its main loop and must not block there.
+        listener.set_nonblocking(true)?;
+        Ok(OwnedFd::from(listener))
+    };
+    let parent_fd = bind().map_err(Error::io("listen on", path))?;
+    Ok(FdMapping { parent_fd, child_fd })
+}
+
+fn start(
+    program: &Path,
+    invocation: &Invocation,
+    descriptors: Vec<FdMapping>,
+) -> Result<Child, Error> {
+    let mut command = Command::new(program);
+    command
+        .args(invocation.arguments())
+        // Nothing of the dispatcher's environment, where secrets are, belongs into QEMU.
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // Its own group: Ctrl-C at the dispatcher's terminal is not for the machines.
+        .process_group(0)
+        .kill_on_drop(false);
+    command.fd_mappings(descriptors).expect("the four descriptors have four numbers");
+    command.spawn().map_err(Error::tool(&program.display().to_string()))
+}
+
+fn identify(child: &Child) -> io::Result<(Identity, Alive)> {
+    let ended = || io::Error::from(io::ErrorKind::NotFound);
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(ended)?;
+    let identity = Identity::of(pid)?.ok_or_else(ended)?;
+    let alive = identity.open()?.ok_or_else(ended)?;
+    Ok((identity, alive))
+}
+
+/// Collects the exit status, as long as we are the parent, and tells the log how it ended.
+fn reap(name: String, mut child: Child, said: Said) {
+    tokio::spawn(async move {
+        let status = match child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let said = said.last().await;
+        tracing::debug!(machine.name = name, status, said, "qemu ended");
+    });
+}

@@ -1,0 +1,220 @@
+//! Making a template. The stages are drawn in the module header of [`super`].
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use callbox_link::Link;
+use callbox_protocol::agent::{Frozen, Prepare};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+use super::{Facts, Manifest, Template};
+use crate::config::{MachineShape, Progress};
+use crate::error::Error;
+use crate::host::Host;
+use crate::image::Image;
+use crate::lock::FileLock;
+use crate::qemu::Memory;
+use crate::qmp::{Qmp, QmpError};
+use crate::run::{Kind, Record, RunDir, Vm};
+use crate::start::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_error};
+
+/// How long the agent may take to freeze and to close its connection, each.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long QEMU may take to save its devices (20 ms, as a rule) and to quit, each.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Prefix of run directories of bakes. No machine's name can begin so.
+const RUN_PREFIX: &str = ".bake-";
+/// Prefix of templates in the making.
+const BAKING: &str = ".baking-";
+
+impl Host {
+    /// Finds the template for this shape, image and bot, or makes it. Any number of callers, in
+    /// any number of processes, make it once.
+    ///
+    /// # Errors
+    /// What the failing stage of the bake says; nothing of it is left then.
+    pub async fn template(
+        &self,
+        shape: &MachineShape,
+        image: &Image,
+        prepare: &Prepare,
+        progress: &dyn Progress,
+    ) -> Result<Template, Error> {
+        shape.check()?;
+        let manifest = self.manifest(shape, image, prepare);
+        let id = manifest.id();
+        let directory = self.layout.templates().join(&id);
+        if let Some(template) = Template::read(&directory)? {
+            return Ok(template);
+        }
+        progress.stage("waiting for others who make this template");
+        let path = self.template_lock(&id);
+        let lock = tokio::task::spawn_blocking(move || FileLock::exclusive(&path));
+        let _lock = lock.await.expect("locking a file does not panic")?;
+        if let Some(template) = Template::read(&directory)? {
+            return Ok(template);
+        }
+        let bake = Bake { host: self, manifest, shape, image, progress };
+        self.clear_bake(&id).await?;
+        let outcome = bake.run(&directory).await;
+        self.clear_bake(&id).await?;
+        outcome?;
+        let fresh = Template::read(&directory)?;
+        fresh.ok_or_else(|| Error::Template { id, why: "it vanished after it was made".into() })
+    }
+
+    /// Removes what a bake of `id` left behind. The caller holds the template's lock.
+    async fn clear_bake(&self, id: &str) -> Result<(), Error> {
+        RunDir::destroy(&self.layout, &run_name(id)).await?;
+        let staging = self.layout.templates().join(format!("{BAKING}{id}"));
+        match fs::remove_dir_all(&staging) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &staging)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what bakes of dead processes left behind.
+    pub(crate) async fn clear_dead_bakes(&self) -> Result<(), Error> {
+        let root = self.layout.templates();
+        for entry in fs::read_dir(&root).map_err(Error::io("list", &root))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(id) = name.strip_prefix(BAKING) {
+                // Whoever bakes holds the lock, and the kernel frees it when he dies.
+                if let Some(_lock) = FileLock::try_exclusive(&self.template_lock(id))? {
+                    self.clear_bake(id).await?;
+                }
+            } else if name.starts_with(".removed-") {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run_name(id: &str) -> String {
+    format!("{RUN_PREFIX}{}", &id[..id.len().min(24)])
+}
+
+struct Bake<'a> {
+    host: &'a Host,
+    manifest: Manifest,
+    shape: &'a MachineShape,
+    image: &'a Image,
+    progress: &'a dyn Progress,
+}
+
+impl Bake<'_> {
+    async fn run(&self, directory: &Path) -> Result<(), Error> {
+        let host = self.host;
+        let id = self.manifest.id();
+        // The staging directory first: it is what tells of a dead bake.
+        let staging = host.layout.templates().join(format!("{BAKING}{id}"));
+        fs::create_dir(&staging).map_err(Error::io("create", &staging))?;
+        let record = Record::new(Kind::Bake, host.accelerator(), None);
+        let run = RunDir::create(&host.layout, &run_name(&id), &record)?;
+        let memory = Memory::Shared(staging.join("mem"));
+        let invocation = host.invocation(&run, self.shape, memory, Some(&self.image.rootfs));
+        let mut watch = StopWatch::new();
+
+        self.progress.stage("booting");
+        let boot = Boot { host, directory: &run, record: &record, invocation: &invocation };
+        let (vm, link) = boot.cold(&mut watch).await?;
+        self.progress.stage("preparing the bot");
+        prepare_bot(&vm, &link, &self.manifest.prepare).await?;
+        watch.mark("prepare");
+        self.progress.stage("freezing");
+        let frozen = freeze(&vm, link).await?;
+        watch.mark("freeze");
+        self.progress.stage("saving");
+        save(&vm, &staging).await?;
+        watch.mark("save");
+        self.finish(frozen, watch, &staging)?;
+        fs::rename(&staging, directory).map_err(Error::io("create", directory))?;
+        sync(&host.layout.templates())
+    }
+
+    /// Writes the facts, and everything to the disk: after a power failure there is a whole
+    /// template or none.
+    fn finish(&self, frozen: Frozen, watch: StopWatch, staging: &Path) -> Result<(), Error> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let facts = Facts {
+            manifest: self.manifest.clone(),
+            baked_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            listening: frozen.listening,
+            stages: watch.stages.iter().map(|(name, took)| ((*name).to_owned(), *took)).collect(),
+        };
+        let path = staging.join("template.json");
+        let text = serde_json::to_vec_pretty(&facts).expect("plain values are always json");
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
+        for file in ["mem", "state", "template.json"] {
+            sync(&staging.join(file))?;
+        }
+        sync(staging)
+    }
+}
+
+/// The agent's last word; then it hangs up, and the machine is as its clones will find it.
+async fn freeze(vm: &Vm, link: Link) -> Result<Frozen, Error> {
+    let call = async { link.freeze().await.map_err(link_error("freeze the machine")) };
+    let frozen = vm.within("freeze", FREEZE_TIMEOUT, call).await?;
+    let closed = async {
+        link.closed().await;
+        Ok(())
+    };
+    vm.within("close the agent's connection", FREEZE_TIMEOUT, closed).await?;
+    Ok(frozen)
+}
+
+/// Stops the guest and has QEMU write its devices to `staging/state`, then quit.
+///
+/// Through a socket, because QEMU's own ways to a file either start a program, which its cage
+/// forbids, or do not exist before version 8.2.
+async fn save(vm: &Vm, staging: &Path) -> Result<(), Error> {
+    let socket = vm.directory().path().join("state.sock");
+    let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
+    let state = staging.join("state");
+    let receive = async {
+        let (mut from, _) = listener.accept().await.map_err(Error::io("accept on", &socket))?;
+        let mut to = tokio::fs::File::create(&state).await.map_err(Error::io("create", &state))?;
+        tokio::io::copy(&mut from, &mut to).await.map_err(Error::io("write", &state))?;
+        to.sync_all().await.map_err(Error::io("write", &state))
+    };
+    let command = async {
+        let mut qmp = Qmp::connect(&vm.directory().qmp_socket()).await?;
+        migrate(&mut qmp, &socket).await
+    };
+    let command = async { command.await.map_err(qmp_error("save the machine's state"))? };
+    let both = async { tokio::try_join!(receive, command) };
+    vm.within("save its state", SAVE_TIMEOUT, both).await?;
+    vm.ended("quit after it saved its state", SAVE_TIMEOUT).await
+}
+
+/// Sends the state to `socket`. The outer error is QMP's, the inner one that of the migration.
+async fn migrate(qmp: &mut Qmp, socket: &Path) -> Result<Result<(), Error>, QmpError> {
+    qmp.execute("stop", Value::Null).await?;
+    let on = |capability: &str| json!({ "capability": capability, "state": true });
+    let capabilities = [on("x-ignore-shared"), on("events")];
+    qmp.execute("migrate-set-capabilities", json!({ "capabilities": capabilities })).await?;
+    qmp.execute("migrate", json!({ "uri": format!("unix:{}", socket.display()) })).await?;
+    let ended = |status: &Value| matches!(status.as_str(), Some("completed" | "failed"));
+    let event =
+        qmp.wait_event(|event| event.name == "MIGRATION" && ended(&event.data["status"])).await?;
+    if event.data["status"] != "completed" {
+        let answer = qmp.execute("query-migrate", Value::Null).await?;
+        let why = answer["error-desc"].as_str().unwrap_or("qemu does not say why").to_owned();
+        return Ok(Err(Error::Save(why)));
+    }
+    match qmp.execute("quit", Value::Null).await {
+        // It may be gone before it could say so.
+        Ok(_) | Err(QmpError::Closed { .. } | QmpError::Io { .. }) => Ok(Ok(())),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write out", path))
+}
