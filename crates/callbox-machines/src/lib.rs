@@ -1,1 +1,190 @@
 //! Where a session runs: one trait, a module per provider, one scriptable fake.
+//!
+//! A provider knows machines by the name that the core derives from session and incarnation.
+//! That name is saved before [`Provider::ensure`] is called, so whatever became of a call, the
+//! machine can be found again, adopted or destroyed.
+
+mod fake;
+// mod local;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use callbox_core::{Fault, MachineFacts};
+use callbox_link::Link;
+use callbox_protocol::agent::Prepare;
+
+pub use fake::{FakeProvider, Script};
+// pub use local::{Local, LocalConfig};
+
+/// What a provider must know of a bot to run its machines. Nothing in it belongs to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BotMachine {
+    /// The bot's name in the configuration.
+    pub bot: String,
+    /// Name of the image that the machine starts from.
+    pub image: String,
+    /// Memory of the machine in MiB.
+    pub memory_mib: u32,
+    /// Processors of the machine.
+    pub vcpus: u8,
+    /// Size of the writable layer in MiB.
+    pub disk_mib: u32,
+    /// What the machine can reach.
+    pub network: Network,
+    /// Whether machines are clones of a template or boot from nothing.
+    pub start: StartFrom,
+    /// How the bot is run; what is absent comes from the image.
+    pub run: BotRun,
+}
+
+/// How the bot is run in its machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BotRun {
+    /// See [`Prepare`].
+    pub contract: callbox_protocol::agent::Contract,
+    /// Program and arguments; the image's own when empty.
+    pub argv: Vec<String>,
+    /// Added to the image's environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the image's own when absent.
+    pub cwd: Option<String>,
+    /// Port of the bot in the machine.
+    pub port: u16,
+    /// How long the bot may take to become ready, in milliseconds.
+    pub ready_timeout_ms: u64,
+}
+
+impl BotRun {
+    /// The words for the agent, with what the image says where the bot's configuration is silent.
+    pub fn prepare(&self, image: &ImageRun) -> Prepare {
+        let mut env = image.env.clone();
+        env.extend(self.env.clone());
+        Prepare {
+            contract: self.contract,
+            argv: if self.argv.is_empty() { image.argv.clone() } else { self.argv.clone() },
+            env,
+            cwd: self.cwd.clone().unwrap_or_else(|| image.cwd.clone()),
+            uid: image.uid,
+            gid: image.gid,
+            port: self.port,
+            ready_timeout_ms: self.ready_timeout_ms,
+        }
+    }
+}
+
+/// What an image says about running it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageRun {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub cwd: String,
+    /// Numeric user id.
+    pub uid: u32,
+    /// Numeric group id.
+    pub gid: u32,
+}
+
+/// What a machine can reach beside its dispatcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing: it has no network device.
+    None,
+    /// Everything that the host can, including the host itself. For development only.
+    User,
+}
+
+/// What a machine starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFrom {
+    /// A template in which the bot is ready.
+    Clone,
+    /// Nothing: kernel, agent, bot, each in its turn.
+    Cold,
+}
+
+/// What one machine is to be.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// Its name, from `callbox_core::machine_name`.
+    pub name: String,
+    /// Which machine of its session it is.
+    pub incarnation: u32,
+    /// Its bot.
+    pub bot: Arc<BotMachine>,
+}
+
+/// A machine that runs, is awake and acknowledged its new generation.
+#[derive(Debug)]
+pub struct Started {
+    /// The way to its agent.
+    pub link: Link,
+    /// What is known of it.
+    pub facts: MachineFacts,
+}
+
+/// Why a machine did not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartFault {
+    /// The provider's doing.
+    #[error(transparent)]
+    Provider(#[from] Fault),
+    /// The bot's own doing: its program is missing, ended, or never became ready.
+    #[error("{detail}")]
+    Bot {
+        /// What the agent said.
+        detail: String,
+        /// The last lines that the bot wrote.
+        log_tail: Vec<String>,
+    },
+}
+
+/// Told what a long piece of work is at.
+pub trait Progress: Send + Sync {
+    /// A new stage began.
+    fn stage(&self, name: &str);
+}
+
+/// Who runs machines.
+///
+/// Calls are cancel-safe: when a call's future is dropped, `destroy` of the same name afterwards
+/// leaves nothing of it.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Its name in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Does ahead of time what `ensure` would otherwise do at a session's expense (a template).
+    /// Never needed for `ensure` to work.
+    ///
+    /// # Errors
+    /// As [`Provider::ensure`].
+    async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault>;
+
+    /// Runs the machine `spec.name`. One of that name that runs already is adopted.
+    ///
+    /// # Errors
+    /// [`StartFault::Bot`] is final; a [`Fault`]'s kind says what may have happened.
+    async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault>;
+
+    /// A new way to the agent of a machine that runs.
+    ///
+    /// # Errors
+    /// [`Fault`] of kind `NotFound` when there is no such machine.
+    async fn connect(&self, name: &str) -> Result<Link, Fault>;
+
+    /// Ends a machine. One that is gone or never was is success.
+    ///
+    /// # Errors
+    /// A [`Fault`]; the caller repeats until it succeeds.
+    async fn destroy(&self, name: &str) -> Result<(), Fault>;
+
+    /// The names of all machines of this deployment, whatever their state.
+    ///
+    /// # Errors
+    /// A [`Fault`]; an incomplete list is never returned as complete.
+    async fn list(&self) -> Result<Vec<String>, Fault>;
+}

@@ -1,1 +1,21 @@
 //! The dispatcher: HTTP API, store, driver.
+//!
+//! `api` → `driver` → {`store`, machines, transports}. Requests record what is wanted, drivers
+//! do what is owed, and the store is what they meet over. Start with `driver`.
+
+pub mod api;
+mod clock;
+pub mod config;
+pub mod driver;
+pub mod keys;
+pub mod logs;
+pub mod media;
+pub mod metrics;
+pub mod plane;
+mod proxy;
+mod random;
+pub mod serve;
+pub mod store;
+pub mod sweep;
+
+pub use clock::now;

@@ -1,0 +1,159 @@
+//! A provider that does what a script says: machines in memory, each a fake agent.
+//!
+//! Everything above a provider is tested with it, and `provider = "fake"` in a configuration runs
+//! a whole dispatcher on a machine that has no QEMU.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use callbox_core::{Fault, MachineFacts, StartStage};
+use callbox_link::{Link, fake::FakeAgent, fresh_wake};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{BotMachine, MachineSpec, Progress, Provider, StartFault, Started};
+
+/// What the fake does when it is asked. Can be changed while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// How long a machine takes to start.
+    pub start_takes: Duration,
+    /// `ensure` fails like this before anything is made.
+    pub ensure_fails: Option<StartFault>,
+    /// `ensure` makes the machine and then says that it does not know.
+    pub ensure_loses_answer: bool,
+    /// `ensure` waits until [`FakeProvider::release`].
+    pub ensure_held: bool,
+    /// So many calls of `destroy` fail before one succeeds.
+    pub destroy_failures: u32,
+    /// How the agents of new machines behave.
+    pub agent: callbox_link::fake::Script,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct FakeProvider {
+    script: Mutex<Script>,
+    machines: Mutex<BTreeMap<String, FakeAgent>>,
+    released: watch::Sender<bool>,
+    made: watch::Sender<usize>,
+}
+
+impl FakeProvider {
+    /// With a script.
+    pub fn new(script: Script) -> FakeProvider {
+        FakeProvider { script: Mutex::new(script), ..FakeProvider::default() }
+    }
+
+    /// Changes the script for what comes next.
+    pub fn set(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script());
+    }
+
+    /// Lets every held `ensure` go on.
+    pub fn release(&self) {
+        self.released.send_replace(true);
+    }
+
+    /// The agent of a machine that runs.
+    pub fn agent(&self, name: &str) -> Option<FakeAgent> {
+        self.machines().get(name).cloned()
+    }
+
+    /// The names of the machines that run.
+    pub fn names(&self) -> Vec<String> {
+        self.machines().keys().cloned().collect()
+    }
+
+    /// How many machines were ever made.
+    pub fn made(&self) -> usize {
+        *self.made.borrow()
+    }
+
+    /// The machine dies: its connections are cut and it is gone.
+    pub fn kill(&self, name: &str) {
+        if let Some(agent) = self.machines().remove(name) {
+            agent.cut();
+        }
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().expect("no panic while held")
+    }
+
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<String, FakeAgent>> {
+        self.machines.lock().expect("no panic while held")
+    }
+
+    async fn make(&self, name: &str, script: Script) -> Result<FakeAgent, Fault> {
+        if let Some(agent) = self.agent(name) {
+            return Ok(agent);
+        }
+        tokio::time::sleep(script.start_takes).await;
+        let agent = FakeAgent::new(script.agent);
+        self.machines().insert(name.to_owned(), agent.clone());
+        self.made.send_modify(|made| *made += 1);
+        if script.ensure_loses_answer {
+            self.script().ensure_loses_answer = false;
+            return Err(Fault::unknown("the fake provider was told to lose its answer"));
+        }
+        Ok(agent)
+    }
+}
+
+#[async_trait]
+impl Provider for FakeProvider {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn prepare(&self, _bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault> {
+        progress.stage("nothing to prepare");
+        Ok(())
+    }
+
+    async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
+        let MachineSpec { name, incarnation: _, bot: _ } = spec;
+        let began = Instant::now();
+        let script = self.script().clone();
+        if script.ensure_held {
+            let mut released = self.released.subscribe();
+            released.wait_for(|released| *released).await.expect("the sender lives in self");
+        }
+        if let Some(fault) = script.ensure_fails.clone() {
+            return Err(fault);
+        }
+        let agent = self.make(name, script).await?;
+        let link = Link::open(agent.carrier()).await.map_err(Fault::unavailable)?;
+        let awake = Instant::now();
+        link.wake(&fresh_wake(name)).await.map_err(Fault::refused)?;
+        let stage = |name: &str, took| StartStage { name: name.into(), took };
+        let stages = vec![stage("machine", awake - began), stage("wake", awake.elapsed())];
+        let facts = MachineFacts { accelerator: "none".into(), start: "fake".into(), stages };
+        Ok(Started { link, facts })
+    }
+
+    async fn connect(&self, name: &str) -> Result<Link, Fault> {
+        let agent = self.agent(name).ok_or_else(|| Fault::not_found("no such fake machine"))?;
+        Link::open(agent.carrier()).await.map_err(Fault::unavailable)
+    }
+
+    async fn destroy(&self, name: &str) -> Result<(), Fault> {
+        {
+            let mut script = self.script();
+            if script.destroy_failures > 0 {
+                script.destroy_failures -= 1;
+                return Err(Fault::unavailable("the fake provider was told to fail"));
+            }
+        }
+        self.kill(name);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<String>, Fault> {
+        Ok(self.names())
+    }
+}

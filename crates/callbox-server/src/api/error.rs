@@ -1,0 +1,210 @@
+//! Every answer that is not 2xx. One enum, one table of status and code, one shape.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use callbox_core::EndReason;
+use callbox_protocol::api::ErrorBody;
+
+use crate::{driver::Chain, metrics, store::StoreError};
+
+/// Why a request has no good answer.
+#[derive(Debug)]
+pub enum Error {
+    /// The body, a query value or a header cannot be read.
+    Invalid { what: &'static str, problem: String },
+    /// The body is larger than is read.
+    TooLarge { limit: usize },
+    /// No key, or none that works.
+    Unauthorized { problem: &'static str },
+    /// The key is good, but not for this.
+    Forbidden { problem: &'static str },
+    /// There is no such bot.
+    UnknownBot { name: String, known: Vec<String> },
+    /// The bot does not allow this transport, or nobody knows it.
+    UnknownTransport { name: String, allowed: Vec<String> },
+    /// There is no such session.
+    UnknownSession,
+    /// There is no such path.
+    UnknownPath,
+    /// The path is there, for another method.
+    WrongMethod,
+    /// The start key was used for another request.
+    KeyReused,
+    /// A cap on living sessions is reached.
+    AtCapacity { bot: Option<String>, cap: u32 },
+    /// The dispatcher is on its way out.
+    Closing,
+    /// The session has ended, or ends; this cannot be done with it any more.
+    SessionOver(Option<EndReason>),
+    /// The session has a client already.
+    Taken,
+    /// Nobody but the dispatcher may call this path of the bot.
+    Reserved { path: String },
+    /// The bot gave no answer that can be passed on.
+    BadBot { detail: String },
+    /// The bot gave no answer in time.
+    SlowBot,
+    /// What was waited for did not happen in the time that was asked for.
+    WaitedTooLong,
+    /// Our own fault. What exactly is in the log, not in the answer.
+    Internal,
+}
+
+/// How long a client should wait before it asks for a place again.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl Error {
+    /// Status, stable code, text, hint.
+    fn parts(&self) -> (StatusCode, &'static str, String, Option<String>) {
+        use StatusCode as S;
+        let list = |names: &[String]| names.join(", ");
+        match self {
+            Error::Invalid { what, problem } => (
+                S::BAD_REQUEST,
+                "invalid-request",
+                format!("cannot read the {what}: {problem}"),
+                None,
+            ),
+            Error::TooLarge { limit } => (
+                S::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                format!("the body has more than {limit} bytes"),
+                None,
+            ),
+            Error::Unauthorized { problem } => (
+                S::UNAUTHORIZED,
+                "unauthorized",
+                (*problem).into(),
+                Some("send `Authorization: Bearer <key>`; `callbox keys create` makes one".into()),
+            ),
+            Error::Forbidden { problem } => (S::FORBIDDEN, "forbidden", (*problem).into(), None),
+            Error::UnknownBot { name, known } => (
+                S::NOT_FOUND,
+                "unknown-bot",
+                if name.is_empty() {
+                    "the request names no bot, and there is more than one".into()
+                } else {
+                    format!("there is no bot {name:?}")
+                },
+                Some(format!("configured bots: {}", list(known))),
+            ),
+            Error::UnknownTransport { name, allowed } => (
+                S::BAD_REQUEST,
+                "unknown-transport",
+                format!("transport {name:?} is unknown or not allowed for this bot"),
+                Some(format!("allowed: {}", list(allowed))),
+            ),
+            Error::UnknownSession => {
+                (S::NOT_FOUND, "unknown-session", "there is no such session".into(), None)
+            }
+            Error::UnknownPath => (
+                S::NOT_FOUND,
+                "unknown-path",
+                "there is nothing at this path".into(),
+                Some("GET /openapi.json lists all paths".into()),
+            ),
+            Error::WrongMethod => {
+                (S::METHOD_NOT_ALLOWED, "wrong-method", "this path has no such method".into(), None)
+            }
+            Error::KeyReused => (
+                S::CONFLICT,
+                "idempotency-key-reused",
+                "this Idempotency-Key was used for another request".into(),
+                Some("a new request needs a new key".into()),
+            ),
+            Error::AtCapacity { bot, cap } => (
+                S::TOO_MANY_REQUESTS,
+                // What Pipecat Cloud's SDK tells its users to test for.
+                "429",
+                match bot {
+                    Some(bot) => format!("bot {bot:?} has as many live sessions as it may ({cap})"),
+                    None => format!("there are as many live sessions as there may be ({cap})"),
+                },
+                Some("nothing was started; try again when a call has ended".into()),
+            ),
+            Error::Closing => (
+                S::SERVICE_UNAVAILABLE,
+                "shutting-down",
+                "the dispatcher is shutting down".into(),
+                Some("nothing was started; try again".into()),
+            ),
+            Error::SessionOver(why) => (
+                S::CONFLICT,
+                "session-over",
+                match why {
+                    Some(why) => {
+                        format!("the session is over: {} ({})", why.detail, why.code.as_str())
+                    }
+                    None => "the session is over".into(),
+                },
+                None,
+            ),
+            Error::Taken => {
+                (S::CONFLICT, "client-present", "the session has a client already".into(), None)
+            }
+            Error::Reserved { path } => (
+                S::FORBIDDEN,
+                "reserved-path",
+                format!("{path:?} is between dispatcher and bot"),
+                None,
+            ),
+            Error::BadBot { detail } => (
+                S::BAD_GATEWAY,
+                "bot-unreachable",
+                format!("the bot gave no answer: {detail}"),
+                None,
+            ),
+            Error::SlowBot => {
+                (S::GATEWAY_TIMEOUT, "bot-too-slow", "the bot gave no answer in time".into(), None)
+            }
+            Error::WaitedTooLong => (
+                S::GATEWAY_TIMEOUT,
+                "not-yet",
+                "it did not happen in the time that was asked for".into(),
+                Some("the session goes on; ask again".into()),
+            ),
+            Error::Internal => (
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the dispatcher failed; its log says why".into(),
+                None,
+            ),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        metrics::store_error();
+        tracing::error!(error = %Chain(&error), "a request failed");
+        Error::Internal
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, code, text, hint) = self.parts();
+        let body = ErrorBody {
+            error: text.clone(),
+            code: code.into(),
+            info: text.clone(),
+            detail: text,
+            hint,
+        };
+        let mut response = (status, Json(body)).into_response();
+        if matches!(self, Error::AtCapacity { .. } | Error::Closing) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY.as_secs()));
+        }
+        if matches!(self, Error::Unauthorized { .. }) {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

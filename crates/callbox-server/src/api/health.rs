@@ -1,0 +1,61 @@
+//! What machines ask about the dispatcher: is it there, can it start, what has it counted.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use callbox_protocol::api::{BotInfo, Info};
+use serde_json::json;
+
+use super::App;
+use crate::metrics;
+
+/// Always 200 while the process answers.
+pub async fn healthz() -> Json<serde_json::Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// 200 when sessions can be started here.
+pub async fn readyz(State(app): State<App>) -> Response {
+    if app.plane.closing() {
+        let body = json!({ "status": "not ready", "why": "shutting down" });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    if let Err(error) = app.plane.store.ping().await {
+        tracing::error!(%error, "not ready: the store does not answer");
+        let body = json!({ "status": "not ready", "why": "the store does not answer" });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+/// The shape of Pipecat's runner.
+pub async fn status(State(app): State<App>) -> Json<serde_json::Value> {
+    let transports: Vec<&str> = app.plane.transports.keys().copied().collect();
+    Json(json!({ "status": "ready", "transports": transports }))
+}
+
+/// What this dispatcher is and which bots can be called.
+#[utoipa::path(get, path = "/v1/info", tag = "info", responses((status = 200, body = Info)))]
+pub async fn info(State(app): State<App>) -> Json<Info> {
+    let bots = app
+        .plane
+        .config
+        .bots
+        .values()
+        .map(|bot| BotInfo { name: bot.name.clone(), transports: bot.transports.clone() });
+    Json(Info {
+        name: "callbox".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        auth: app.auth,
+        bots: bots.collect(),
+    })
+}
+
+/// Prometheus' text form.
+pub async fn prometheus(State(app): State<App>) -> String {
+    metrics::live(app.plane.handles().len());
+    app.prometheus.as_ref().map(|handle| handle.render()).unwrap_or_default()
+}

@@ -1,0 +1,312 @@
+//! `/v1/sessions`: list, show, wait, watch, end; and their logs.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{
+        IntoResponse as _, Response,
+        sse::{Event as SseEvent, KeepAlive, Sse},
+    },
+};
+use callbox_core::{
+    EndCode, EndReason, EventKind, Session, SessionId, State as SessionState, StateKind, Time,
+};
+use callbox_protocol::api::{self, ErrorBody, LogEntry, SessionList};
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    App,
+    caller::{Operator, Participant},
+    error::Error,
+    view,
+};
+use crate::store::Filter;
+
+/// What a client may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitFor {
+    /// The machine runs.
+    Started,
+    /// The bot can take the call.
+    Ready,
+    /// Nothing is left.
+    Ended,
+}
+
+impl WaitFor {
+    fn reached(self, session: &Session) -> bool {
+        let over = matches!(session.state, SessionState::Ended { .. });
+        // What did not happen before the end will not happen: waiting on is pointless.
+        over || match self {
+            WaitFor::Started => session.moments.started.is_some(),
+            WaitFor::Ready => session.moments.ready.is_some(),
+            WaitFor::Ended => false,
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(600);
+const PAGE: u32 = 50;
+
+#[derive(Debug, Deserialize)]
+pub struct ListQuery {
+    bot: Option<String>,
+    state: Option<String>,
+    #[serde(default)]
+    all: bool,
+    limit: Option<u32>,
+    before: Option<String>,
+}
+
+/// List sessions, newest first; without `all`, those that have not ended.
+#[utoipa::path(
+    get, path = "/v1/sessions", tag = "sessions",
+    params(
+        ("all" = Option<bool>, Query, description = "the ended ones too"),
+        ("bot" = Option<String>, Query), ("state" = Option<String>, Query),
+        ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
+        ("before" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses((status = 200, body = SessionList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)),
+    security(("key" = []))
+)]
+pub async fn list(
+    State(app): State<App>,
+    _operator: Operator,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<SessionList>, Error> {
+    let invalid = |what, problem: String| Error::Invalid { what, problem };
+    let state = query.state.map(|text| {
+        let unknown = || invalid("query", format!("state {text:?} is unknown"));
+        StateKind::parse(&text).ok_or_else(unknown)
+    });
+    let state = state.transpose()?;
+    let before = query.before.map(|cursor| {
+        parse_cursor(&cursor)
+            .ok_or_else(|| invalid("query", format!("before {cursor:?} is no cursor of ours")))
+    });
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, 500);
+    let filter = Filter {
+        bot: query.bot,
+        state,
+        living: !query.all && state.is_none(),
+        before: before.transpose()?,
+        limit: limit + 1,
+    };
+    let mut rows = app.plane.store.list(&filter).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|row| format!("{}_{}", row.session.moments.accepted.as_micros(), row.session.id));
+    let sessions = rows.iter().map(|row| view::session(&row.session)).collect();
+    Ok(Json(SessionList { sessions, next }))
+}
+
+fn parse_cursor(text: &str) -> Option<(Time, SessionId)> {
+    let (at, id) = text.split_once('_')?;
+    Some((Time::from_micros(at.parse().ok()?), SessionId::parse(id)?))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ShowQuery {
+    wait: Option<WaitFor>,
+    timeout_ms: Option<u64>,
+}
+
+/// Show a session; with `wait`, when that has happened or the session has ended.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}", tag = "sessions",
+    params(
+        ("id" = String, Path),
+        ("wait" = Option<String>, Query, description = "`started` | `ready` | `ended`"),
+        ("timeout_ms" = Option<u64>, Query, description = "30000 if absent; then 504 `not-yet`"),
+    ),
+    responses((status = 200, body = api::Session), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)),
+    security(("key" = []))
+)]
+pub async fn show(
+    State(app): State<App>,
+    caller: Participant,
+    Path(id): Path<String>,
+    Query(query): Query<ShowQuery>,
+) -> Result<Json<api::Session>, Error> {
+    let session = find(&app, &caller, &id).await?;
+    let session = match query.wait {
+        None => session,
+        Some(moment) => {
+            let patience = query.timeout_ms.map_or(PATIENCE, Duration::from_millis).min(LONGEST);
+            wait_for(&app, session.id, moment, patience).await?
+        }
+    };
+    Ok(Json(view::session(&session)))
+}
+
+/// End a session. Answers at once; watch it to see it ended.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
+    responses((status = 202, body = api::Session), (status = 404, body = ErrorBody)),
+    security(("key" = []))
+)]
+pub async fn end(
+    State(app): State<App>,
+    caller: Participant,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    let session = find(&app, &caller, &id).await?;
+    if let Some(handle) = app.plane.handle(session.id) {
+        let why = EndReason::new(EndCode::Stopped, "ended through the API");
+        handle.tell(EventKind::EndRequested(why));
+    }
+    Ok((StatusCode::ACCEPTED, Json(view::session(&session))).into_response())
+}
+
+/// Watch a session: server-sent events `session`, each with the whole session, until it ended.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/events", tag = "sessions", params(("id" = String, Path)),
+    responses((status = 200, description = "text/event-stream", body = api::Session), (status = 404, body = ErrorBody)),
+    security(("key" = []))
+)]
+pub async fn events(
+    State(app): State<App>,
+    caller: Participant,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    let session = find(&app, &caller, &id).await?;
+    let handle = app.plane.handle(session.id);
+    let stream = async_stream(move |out| async move {
+        let Some(mut changes) = handle.map(|handle| handle.session) else {
+            out.send("session", &view::session(&session)).await;
+            return;
+        };
+        loop {
+            let now = changes.borrow_and_update().clone();
+            let ended = matches!(now.state, SessionState::Ended { .. });
+            if !out.send("session", &view::session(&now)).await
+                || ended
+                || changes.changed().await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok(sse(stream))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct LogsQuery {
+    #[serde(default)]
+    follow: bool,
+}
+
+/// A session's log.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct LogList {
+    /// In the order in which they were written.
+    logs: Vec<LogEntry>,
+}
+
+/// Read a session's log; with `follow`, as server-sent events `log` until the session ended.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/logs", tag = "sessions",
+    params(("id" = String, Path), ("follow" = Option<bool>, Query)),
+    responses((status = 200, body = LogList), (status = 404, body = ErrorBody)),
+    security(("key" = []))
+)]
+pub async fn logs(
+    State(app): State<App>,
+    caller: Participant,
+    Path(id): Path<String>,
+    Query(query): Query<LogsQuery>,
+) -> Result<Response, Error> {
+    let id = find(&app, &caller, &id).await?.id;
+    let unreadable = |error: std::io::Error| {
+        tracing::error!(session.id = %id, %error, "cannot read a session's log");
+        Error::Internal
+    };
+    if !query.follow {
+        let (logs, _) = app.plane.logs.read(id, 0).map_err(unreadable)?;
+        return Ok(Json(LogList { logs }).into_response());
+    }
+    let mut changes = app.plane.logs.follow(id);
+    let stream = async_stream(move |out| async move {
+        let mut offset = 0;
+        loop {
+            let Ok((entries, next)) = app.plane.logs.read(id, offset) else { return };
+            offset = next;
+            for entry in &entries {
+                if !out.send("log", entry).await {
+                    return;
+                }
+            }
+            let Some(watch) = &mut changes else { return };
+            if watch.changed().await.is_err() {
+                // The writer is gone: what it wrote last is read once more, then it is over.
+                changes = None;
+            }
+        }
+    });
+    Ok(sse(stream))
+}
+
+/// Where a stream's events are put.
+struct Out(tokio::sync::mpsc::Sender<Result<SseEvent, Infallible>>);
+
+impl Out {
+    /// False when nobody listens any more.
+    async fn send<T: Serialize>(&self, name: &str, data: &T) -> bool {
+        let Ok(event) = SseEvent::default().event(name).json_data(data) else { return false };
+        self.0.send(Ok(event)).await.is_ok()
+    }
+}
+
+/// A stream of what `produce` puts out; it is dropped when its reader leaves.
+fn async_stream<F, Fut>(produce: F) -> impl Stream<Item = Result<SseEvent, Infallible>>
+where
+    F: FnOnce(Out) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let gone = sender.clone();
+    let work = produce(Out(sender));
+    tokio::spawn(async move {
+        tokio::select! { () = work => {} () = gone.closed() => {} }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(receiver)
+}
+
+fn sse(stream: impl Stream<Item = Result<SseEvent, Infallible>> + Send + 'static) -> Response {
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// The session of this id, if the caller may see it.
+pub async fn find(app: &App, caller: &Participant, id: &str) -> Result<Session, Error> {
+    let id = SessionId::parse(id).ok_or(Error::UnknownSession)?;
+    caller.may(id)?;
+    app.plane.session(id).await?.ok_or(Error::UnknownSession)
+}
+
+/// The session as soon as `moment` is reached, or it has ended.
+pub async fn wait_for(
+    app: &App,
+    id: SessionId,
+    moment: WaitFor,
+    patience: Duration,
+) -> Result<Session, Error> {
+    let Some(handle) = app.plane.handle(id) else {
+        // Without a driver it has ended, and there is nothing to wait for.
+        return app.plane.session(id).await?.ok_or(Error::UnknownSession);
+    };
+    match tokio::time::timeout(patience, handle.until(|session| moment.reached(session))).await {
+        Ok(Some(session)) => Ok(session),
+        Ok(None) => app.plane.session(id).await?.ok_or(Error::UnknownSession),
+        Err(_) => Err(Error::WaitedTooLong),
+    }
+}

@@ -1,0 +1,250 @@
+//! `POST /start` and `POST /v1/public/{bot}/start`: a client asks for a session.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
+use callbox_core::{Event, EventKind, Session, SessionId, apply};
+use callbox_protocol::api::{ErrorBody, SESSION_ID_HEADER, StartRequest, WebsocketJoin};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{
+    App,
+    caller::Starter,
+    error::Error,
+    sessions::{WaitFor, wait_for},
+};
+use crate::{
+    clock,
+    config::Bot,
+    driver, metrics,
+    store::{Inserted, NewSession, StartKey, Versioned},
+};
+
+/// Pipecat Cloud's own bound for this transport: the body travels in a query.
+const MAX_WEBSOCKET_BODY: usize = 4096;
+const MAX_KEY: usize = 255;
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static SESSION_ID: HeaderName = HeaderName::from_static(SESSION_ID_HEADER);
+
+/// What a start may say in its query.
+#[derive(Debug, Default, Deserialize)]
+pub struct StartQuery {
+    /// Answer only when the session is `started` or `ready`; at once when absent.
+    wait: Option<WaitFor>,
+}
+
+/// Start a session (the shape of Pipecat's development runner).
+#[utoipa::path(
+    post, path = "/start", tag = "start", request_body = StartRequest,
+    params(
+        ("wait" = Option<String>, Query, description = "`started` | `ready`: answer only then"),
+        ("Idempotency-Key" = Option<String>, Header, description = "same key and body: same session"),
+    ),
+    responses(
+        (status = 200, description = "how to join; header `x-callbox-session-id` names the session", body = WebsocketJoin),
+        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
+    ),
+    security(("key" = []))
+)]
+pub async fn start(
+    State(app): State<App>,
+    starter: Starter,
+    Query(query): Query<StartQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Error> {
+    begin(&app, starter, query, &headers, &body, None).await.inspect_err(count)
+}
+
+/// Start a session of this bot (the shape of Pipecat Cloud).
+#[utoipa::path(
+    post, path = "/v1/public/{bot}/start", tag = "start", request_body = StartRequest,
+    params(("bot" = String, Path, description = "name of the bot")),
+    responses(
+        (status = 200, description = "how to join", body = WebsocketJoin),
+        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
+    ),
+    security(("key" = []))
+)]
+pub async fn start_bot(
+    State(app): State<App>,
+    starter: Starter,
+    Path(bot): Path<String>,
+    Query(query): Query<StartQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Error> {
+    begin(&app, starter, query, &headers, &body, Some(bot)).await.inspect_err(count)
+}
+
+fn count(error: &Error) {
+    metrics::refused(match error {
+        Error::AtCapacity { .. } => "at-capacity",
+        Error::Closing => "shutting-down",
+        Error::Internal => "internal",
+        _ => "bad-request",
+    });
+}
+
+async fn begin(
+    app: &App,
+    starter: Starter,
+    query: StartQuery,
+    headers: &HeaderMap,
+    body: &Bytes,
+    bot_in_path: Option<String>,
+) -> Result<Response, Error> {
+    if app.plane.closing() {
+        return Err(Error::Closing);
+    }
+    let request = parse(body)?;
+    let bot = find_bot(app, bot_in_path.as_deref().or(request.bot.as_deref()))?;
+    let transport = find_transport(app, bot, &request)?;
+    let new = NewSession {
+        session: new_session(app, bot, transport, request.body, headers)?,
+        start_key: start_key(headers, starter, bot, body)?,
+        total_cap: app.plane.config.max_sessions,
+        bot_cap: bot.max_sessions,
+    };
+    let row = match app.plane.store.insert(&new).await? {
+        Inserted::Created(row) => {
+            metrics::accepted(&row.session);
+            driver::drive(&app.plane, row.clone());
+            row
+        }
+        Inserted::Existing(row) => row,
+        Inserted::KeyReused => return Err(Error::KeyReused),
+        Inserted::AtCapacity { bot, cap } => return Err(Error::AtCapacity { bot, cap }),
+    };
+    answer(app, &row, query.wait).await
+}
+
+async fn answer(app: &App, row: &Versioned, wait: Option<WaitFor>) -> Result<Response, Error> {
+    let session = &row.session;
+    if let Some(moment) = wait {
+        let patience = session.limits.start + session.limits.ready + Duration::from_secs(1);
+        let now = wait_for(app, session.id, moment, patience).await?;
+        if let Some(why) = now.state.why() {
+            return Err(Error::SessionOver(Some(why.clone())));
+        }
+    }
+    let transport = app.plane.transports.get(session.transport.as_str()).ok_or(Error::Internal)?;
+    let join = transport.plan(session.id, &session.base_url);
+    let id = HeaderValue::from_str(&session.id.to_string()).expect("a uuid is a header value");
+    Ok(([(SESSION_ID.clone(), id)], Json(join.client)).into_response())
+}
+
+/// An empty body is legal and means nothing special; what is there must be an object.
+fn parse(body: &Bytes) -> Result<StartRequest, Error> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(StartRequest::default());
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| Error::Invalid { what: "body", problem: error.to_string() })
+}
+
+fn find_bot<'a>(app: &'a App, name: Option<&str>) -> Result<&'a Arc<Bot>, Error> {
+    let bots = &app.plane.config.bots;
+    let found = match name {
+        Some(name) => bots.get(name),
+        None if bots.len() == 1 => bots.values().next(),
+        None => None,
+    };
+    found.ok_or_else(|| Error::UnknownBot {
+        name: name.unwrap_or_default().into(),
+        known: bots.keys().cloned().collect(),
+    })
+}
+
+/// First hit wins, as in Pipecat's runner: `transport`, then `createDailyRoom`, then the default.
+fn find_transport(app: &App, bot: &Bot, request: &StartRequest) -> Result<&'static str, Error> {
+    let asked = match (&request.transport, request.create_daily_room) {
+        (Some(name), _) => name.as_str(),
+        (None, Some(true)) => "daily",
+        (None, _) => bot.transports.first().map_or("websocket", String::as_str),
+    };
+    let allowed = bot.transports.iter().any(|name| name == asked);
+    let known = app.plane.transports.get_key_value(asked).map(|(name, _)| *name);
+    known.filter(|_| allowed).ok_or_else(|| Error::UnknownTransport {
+        name: asked.into(),
+        allowed: bot.transports.clone(),
+    })
+}
+
+/// Accepted and admitted in one write: caps are checked by the insert, so nobody has to queue.
+fn new_session(
+    app: &App,
+    bot: &Bot,
+    transport: &'static str,
+    body: Option<Value>,
+    headers: &HeaderMap,
+) -> Result<Session, Error> {
+    let body = body.unwrap_or(Value::Null);
+    if transport == "websocket" && body.to_string().len() > MAX_WEBSOCKET_BODY {
+        return Err(Error::TooLarge { limit: MAX_WEBSOCKET_BODY });
+    }
+    let now = clock::now();
+    let session = Session::accepted(
+        SessionId(Uuid::new_v4()),
+        bot.name.clone(),
+        transport.into(),
+        bot.provider.clone(),
+        body,
+        base_url(app, headers)?,
+        bot.limits,
+        now,
+    );
+    match apply(&session, &Event { at: now, kind: EventKind::Admitted }) {
+        Ok(callbox_core::Applied::Changed(admitted)) => Ok(*admitted),
+        Ok(callbox_core::Applied::Unchanged) | Err(_) => Ok(session),
+    }
+}
+
+/// The dispatcher's address as this client sees it, for its websocket.
+fn base_url(app: &App, headers: &HeaderMap) -> Result<String, Error> {
+    if let Some(url) = &app.plane.config.public_url {
+        return Ok(url.replacen("http", "ws", 1));
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host =
+        host.filter(|host| !host.is_empty() && host.len() < 256).ok_or_else(|| Error::Invalid {
+            what: "Host header",
+            problem: "it is missing, and no public_url is set".into(),
+        })?;
+    let secure = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    Ok(format!("{}://{host}", if secure { "wss" } else { "ws" }))
+}
+
+fn start_key(
+    headers: &HeaderMap,
+    starter: Starter,
+    bot: &Bot,
+    body: &Bytes,
+) -> Result<Option<StartKey>, Error> {
+    let Some(value) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY);
+    let key = key.ok_or_else(|| Error::Invalid {
+        what: "Idempotency-Key",
+        problem: format!("it must have 1 to {MAX_KEY} visible characters"),
+    })?;
+    let mut hash = Sha256::new();
+    hash.update(bot.name.as_bytes());
+    hash.update([0]);
+    hash.update(body);
+    Ok(Some(StartKey {
+        scope: starter.scope,
+        key: key.into(),
+        body_hash: hex::encode(hash.finalize()),
+    }))
+}

@@ -1,0 +1,284 @@
+//! What the operator decided: `callbox.toml`, the environment, embedded defaults.
+//!
+//! Two stages. [`raw`] is the text with its names and types; [`Config`] is checked and ready to
+//! use. What is wrong is said with the key, the value and where it came from, before anything
+//! is started.
+
+mod raw;
+pub mod secret;
+mod sources;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use callbox_core::Limits;
+use callbox_machines::{BotMachine, BotRun, Network, StartFrom};
+use callbox_protocol::agent::{CommandReady, Contract, Reseed};
+use raw::{Raw, RawBot};
+use secret::SecretSource;
+
+pub use raw_exports::*;
+pub use sources::{Line, Loaded, load};
+
+/// What a caller needs of the raw words.
+mod raw_exports {
+    /// How log lines look.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum LogFormat {
+        /// For people.
+        Text,
+        /// One JSON object a line.
+        Json,
+    }
+
+    /// How local machines are run.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Accelerator {
+        /// KVM where a probe proves that it works.
+        Auto,
+        /// KVM or nothing.
+        Kvm,
+        /// Software emulation.
+        Tcg,
+    }
+}
+
+/// The defaults, as a file that people can read.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to serve.
+    pub listen: SocketAddr,
+    /// Address under which clients reach us, without a trailing slash.
+    pub public_url: Option<String>,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Filter of log lines.
+    pub log_level: String,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+    /// Sessions that may live at once.
+    pub max_sessions: u32,
+    /// Largest body of a request.
+    pub max_body_bytes: usize,
+    /// What a client may send before its bot is ready.
+    pub max_held_bytes: usize,
+    /// What is kept of one session's log.
+    pub max_log_bytes: u64,
+    /// Origins of pages that may call.
+    pub allowed_origins: Vec<String>,
+    /// Machines on this host.
+    pub local: LocalSection,
+    /// The bots by name.
+    pub bots: BTreeMap<String, Arc<Bot>>,
+}
+
+/// `[local]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalSection {
+    /// How machines are run.
+    pub accelerator: Accelerator,
+    /// The program that runs them.
+    pub qemu: PathBuf,
+    /// The guest agent; none means beside our own binary.
+    pub agent: Option<PathBuf>,
+    /// How long a boot may take.
+    pub boot_timeout: Duration,
+    /// Bound of the translation cache in MiB.
+    pub translation_cache_mib: u32,
+}
+
+/// One entry under `[bots]`.
+#[derive(Clone, Debug)]
+pub struct Bot {
+    /// Its name.
+    pub name: String,
+    /// Name of its provider.
+    pub provider: String,
+    /// Names of the transports it allows, the default first.
+    pub transports: Vec<String>,
+    /// What its provider must know.
+    pub machine: Arc<BotMachine>,
+    /// Its secrets, by the name that they have in the bot's environment.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Its sessions that may live at once.
+    pub max_sessions: u32,
+    /// Between SIGTERM and the end of the machine.
+    pub stop_grace: Duration,
+    /// Its sessions' deadlines.
+    pub limits: Limits,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read at all, has an unknown key, or a value of the wrong type.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A value that cannot be.
+    #[error("{key}: {problem}")]
+    Value {
+        /// Dotted path of the key.
+        key: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
+}
+
+fn wrong(key: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key: key.into(), problem: problem.into() }
+}
+
+impl Config {
+    fn from_raw(raw: Raw) -> Result<Config, ConfigError> {
+        let listen = raw.listen.parse().map_err(|_| {
+            wrong("listen", format!("{:?} is not an address like 127.0.0.1:7860", raw.listen))
+        })?;
+        let bots = raw.bots.into_iter().map(|(name, bot)| {
+            let bot = Bot::from_raw(&name, bot)?;
+            Ok((name, Arc::new(bot)))
+        });
+        Ok(Config {
+            listen,
+            public_url: public_url(&raw.public_url)?,
+            data_dir: if raw.data_dir.as_os_str().is_empty() {
+                default_data_dir()?
+            } else {
+                raw.data_dir
+            },
+            log_level: raw.log.level,
+            log_format: match raw.log.format {
+                raw::RawLogFormat::Text => LogFormat::Text,
+                raw::RawLogFormat::Json => LogFormat::Json,
+            },
+            max_sessions: raw.limits.max_sessions,
+            max_body_bytes: raw.limits.max_body_bytes,
+            max_held_bytes: raw.limits.max_held_bytes,
+            max_log_bytes: raw.limits.max_log_bytes,
+            allowed_origins: raw.cors.allowed_origins,
+            local: LocalSection {
+                accelerator: match raw.local.accelerator {
+                    raw::RawAccelerator::Auto => Accelerator::Auto,
+                    raw::RawAccelerator::Kvm => Accelerator::Kvm,
+                    raw::RawAccelerator::Tcg => Accelerator::Tcg,
+                },
+                qemu: raw.local.qemu,
+                agent: Some(raw.local.agent).filter(|path| !path.as_os_str().is_empty()),
+                boot_timeout: Duration::from_secs(raw.local.boot_timeout_s),
+                translation_cache_mib: raw.local.translation_cache_mib,
+            },
+            bots: bots.collect::<Result<_, ConfigError>>()?,
+        })
+    }
+}
+
+impl Bot {
+    fn from_raw(name: &str, raw: RawBot) -> Result<Bot, ConfigError> {
+        let key = |field: &str| format!("bots.{name}.{field}");
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 40 || !name.chars().all(legal) {
+            let problem = "a bot's name has 1 to 40 characters of a-z, 0-9, - and _";
+            return Err(wrong(format!("bots.{name:?}"), problem));
+        }
+        if raw.image.is_empty() && raw.provider == "local" {
+            return Err(wrong(key("image"), "name an image; `callbox image list` shows them"));
+        }
+        if raw.transports.is_empty() {
+            return Err(wrong(key("transports"), "allow at least one"));
+        }
+        for (field, value, least) in [
+            ("memory_mib", raw.memory_mib, 128),
+            ("disk_mib", raw.disk_mib, 1),
+            ("vcpus", u32::from(raw.vcpus), 1),
+            ("max_sessions", raw.max_sessions, 1),
+        ] {
+            if value < least {
+                return Err(wrong(key(field), format!("{value} is less than {least}")));
+            }
+        }
+        let seconds = |field: &str, value: f64| {
+            let span = Duration::try_from_secs_f64(value).ok().filter(|span| !span.is_zero());
+            span.ok_or_else(|| {
+                wrong(key(field), format!("{value} is no number of seconds above 0"))
+            })
+        };
+        let limits = Limits {
+            start: seconds("timeouts.start_s", raw.timeouts.start_s)?,
+            ready: seconds("timeouts.ready_s", raw.timeouts.ready_s)?,
+            join: seconds("timeouts.join_s", raw.timeouts.join_s)?,
+            live: seconds("timeouts.live_s", raw.timeouts.live_s)?,
+            ending: seconds("timeouts.ending_s", raw.timeouts.ending_s)?,
+        };
+        let contract = match raw.contract {
+            raw::RawContract::Http => Contract::Http {
+                reseed: match raw.reseed {
+                    raw::RawReseed::Hook => Reseed::Hook,
+                    raw::RawReseed::Kernel => Reseed::Kernel,
+                },
+            },
+            raw::RawContract::Command => Contract::Command {
+                ready: match raw.ready {
+                    raw::RawReady::Started => CommandReady::Started,
+                    raw::RawReady::Listening => CommandReady::Listening,
+                },
+            },
+        };
+        let machine = BotMachine {
+            bot: name.to_owned(),
+            image: raw.image,
+            memory_mib: raw.memory_mib,
+            vcpus: raw.vcpus,
+            disk_mib: raw.disk_mib,
+            network: match raw.network {
+                raw::RawNetwork::None => Network::None,
+                raw::RawNetwork::User => Network::User,
+            },
+            start: match raw.start {
+                raw::RawStart::Clone => StartFrom::Clone,
+                raw::RawStart::Cold => StartFrom::Cold,
+            },
+            run: BotRun {
+                contract,
+                argv: raw.argv,
+                env: raw.env,
+                cwd: Some(raw.cwd).filter(|cwd| !cwd.is_empty()),
+                port: raw.port,
+                ready_timeout_ms: u64::try_from(limits.ready.as_millis()).unwrap_or(u64::MAX),
+            },
+        };
+        Ok(Bot {
+            name: name.to_owned(),
+            provider: raw.provider,
+            transports: raw.transports,
+            machine: Arc::new(machine),
+            secrets: raw.secrets,
+            max_sessions: raw.max_sessions,
+            stop_grace: Duration::try_from_secs_f64(raw.stop_grace_s)
+                .map_err(|_| wrong(key("stop_grace_s"), "no number of seconds"))?,
+            limits,
+        })
+    }
+}
+
+fn public_url(text: &str) -> Result<Option<String>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if !(text.starts_with("http://") || text.starts_with("https://")) {
+        let problem = format!("{text:?} does not begin with http:// or https://");
+        return Err(wrong("public_url", problem));
+    }
+    Ok(Some(text.trim_end_matches('/').to_owned()))
+}
+
+fn default_data_dir() -> Result<PathBuf, ConfigError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/callbox".into());
+    }
+    let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from_env("XDG_DATA_HOME")
+        .or_else(|| from_env("HOME").map(|home| home.join(".local/share")))
+        .map(|base| base.join("callbox"))
+        .ok_or_else(|| wrong("data_dir", "set it, for neither XDG_DATA_HOME nor HOME is set"))
+}

@@ -1,0 +1,143 @@
+//! The configuration as it is written: names and types, nothing checked yet.
+//! Unknown keys are refused by name.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::secret::SecretSource;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub listen: String,
+    pub public_url: String,
+    pub data_dir: PathBuf,
+    pub log: RawLog,
+    pub limits: RawLimits,
+    pub cors: RawCors,
+    pub local: RawLocal,
+    /// Merged under every bot before the bots are read; here only so that it is a known key.
+    #[serde(rename = "bot_defaults")]
+    pub _bot_defaults: RawBot,
+    #[serde(default)]
+    pub bots: BTreeMap<String, RawBot>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub level: String,
+    pub format: RawLogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawLogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub max_sessions: u32,
+    pub max_body_bytes: usize,
+    pub max_held_bytes: usize,
+    pub max_log_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCors {
+    pub allowed_origins: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLocal {
+    pub accelerator: RawAccelerator,
+    pub qemu: PathBuf,
+    pub agent: PathBuf,
+    pub boot_timeout_s: u64,
+    pub translation_cache_mib: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawAccelerator {
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBot {
+    pub image: String,
+    pub provider: String,
+    pub transports: Vec<String>,
+    pub contract: RawContract,
+    pub argv: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
+    pub cwd: String,
+    pub port: u16,
+    pub reseed: RawReseed,
+    pub ready: RawReady,
+    pub start: RawStart,
+    pub memory_mib: u32,
+    pub vcpus: u8,
+    pub disk_mib: u32,
+    pub network: RawNetwork,
+    pub max_sessions: u32,
+    pub stop_grace_s: f64,
+    pub timeouts: RawTimeouts,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawContract {
+    Http,
+    Command,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawReseed {
+    Hook,
+    Kernel,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawReady {
+    Started,
+    Listening,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawStart {
+    Clone,
+    Cold,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawNetwork {
+    None,
+    User,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTimeouts {
+    pub start_s: f64,
+    pub ready_s: f64,
+    pub join_s: f64,
+    pub live_s: f64,
+    pub ending_s: f64,
+}

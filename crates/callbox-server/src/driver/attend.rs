@@ -1,0 +1,182 @@
+//! Being with a machine that runs: it gets its session's data once, and is listened to until it
+//! has nothing more to say.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use callbox_core::{BotExit, EventKind, Fault, Session};
+use callbox_link::{Link, LinkError};
+use callbox_protocol::{
+    agent::{AgentEventKind, LogStream, Phase, SessionData},
+    api::LogSource,
+};
+use futures::StreamExt as _;
+use tokio::time::timeout;
+
+use super::{Chain, Duties};
+use crate::{config::Bot, logs::Log};
+
+/// How long a running machine may be silent when it is asked something small.
+const ANSWER: Duration = Duration::from_secs(20);
+/// How often the connection to a machine is made anew before the machine counts as lost.
+const RECONNECTS: u32 = 3;
+
+/// Ends with the event that ends the session; everything before it goes to the inbox.
+pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
+    let incarnation = session.incarnation;
+    let lost = |detail: String| EventKind::MachineLost { incarnation, detail };
+    let (bot, provider) = match duties.bot_and_provider(session) {
+        Ok(found) => found,
+        Err(detail) => return lost(detail),
+    };
+    let name = session.machine_name().expect("a running machine has a name");
+    let mut heard = Heard { event: 0, log: 0 };
+    let mut lost_because = String::from("the connection to its agent ended");
+    for attempt in 0..=RECONNECTS {
+        let link = duties.link.borrow().clone();
+        let link = match link {
+            Some(link) if attempt == 0 => link,
+            _ => match timeout(ANSWER, provider.connect(&name)).await {
+                Ok(Ok(link)) => link,
+                Ok(Err(Fault { detail, .. })) => {
+                    lost_because = detail;
+                    continue;
+                }
+                Err(_) => {
+                    lost_because = "its agent does not answer".into();
+                    continue;
+                }
+            },
+        };
+        duties.link.send_replace(Some(link.clone()));
+        if let Err(error) = deliver(&link, duties, &bot, session).await {
+            match error {
+                LinkError::Agent { .. } | LinkError::NotReseeded { .. } => {
+                    return EventKind::BotNotReady { detail: Chain(&error).to_string() };
+                }
+                _ => {
+                    lost_because = Chain(&error).to_string();
+                    continue;
+                }
+            }
+        }
+        let log = duties.plane.logs.writer(session.id);
+        if let Some(end) = listen(&link, duties, &log, &mut heard).await {
+            return end;
+        }
+    }
+    duties.link.send_replace(None);
+    lost(lost_because)
+}
+
+/// What was heard before the connection broke, so that nothing is heard twice.
+struct Heard {
+    event: u64,
+    log: u64,
+}
+
+/// Gives the machine its session's data, unless an earlier dispatcher did.
+async fn deliver(
+    link: &Link,
+    duties: &Duties,
+    bot: &Bot,
+    session: &Session,
+) -> Result<(), LinkError> {
+    let answer = async {
+        if matches!(link.health().await?.phase, Phase::InSession | Phase::Over) {
+            return Ok(());
+        }
+        let data = session_data(duties, bot, session)?;
+        link.session(&data).await.map(|_| ())
+    };
+    timeout(ANSWER, answer).await.unwrap_or(Err(LinkError::Closed))
+}
+
+fn session_data(duties: &Duties, bot: &Bot, session: &Session) -> Result<SessionData, LinkError> {
+    let refused = |what: String| LinkError::Protocol { call: "session", what };
+    let transport = duties
+        .transport(session)
+        .ok_or_else(|| refused(format!("transport {:?} is gone", session.transport)))?;
+    let join = transport.plan(session.id, &session.base_url);
+    let mut env = BTreeMap::new();
+    for (name, source) in &bot.secrets {
+        let secret = source.read().map_err(|error| refused(format!("secret {name}: {error}")))?;
+        env.insert(name.clone(), secret.reveal().to_owned());
+    }
+    Ok(SessionData {
+        session_id: session.id.to_string(),
+        incarnation: session.incarnation,
+        bot: session.bot.clone(),
+        transport: session.transport.clone(),
+        room_url: join.bot_room_url,
+        token: join.bot_token,
+        body: session.body.clone(),
+        env,
+    })
+}
+
+/// Listens until the connection ends; then none, or the event that ends the session.
+async fn listen(
+    link: &Link,
+    duties: &Duties,
+    log: &Arc<Log>,
+    heard: &mut Heard,
+) -> Option<EventKind> {
+    let mut events = link.events(heard.event);
+    let mut logs = link.logs(heard.log);
+    let mut logs_open = true;
+    loop {
+        tokio::select! {
+            // Lines first: what the bot wrote explains what happens next.
+            biased;
+            line = logs.next(), if logs_open => match line {
+                Some(Ok(line)) => {
+                    heard.log = line.seq;
+                    let source = match line.stream {
+                        LogStream::Stdout | LogStream::Stderr => LogSource::Bot,
+                        LogStream::Agent => LogSource::Agent,
+                    };
+                    log.write(line.at_ms, source, &line.text);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the machine's log cannot be read further");
+                    logs_open = false;
+                }
+                None => logs_open = false,
+            },
+            event = events.next() => match event {
+                Some(Ok(event)) => {
+                    heard.event = event.seq;
+                    match event.kind {
+                        AgentEventKind::Ready => { let _ = duties.inbox.send(EventKind::BotReady); }
+                        AgentEventKind::NotReady { detail } => {
+                            return Some(EventKind::BotNotReady { detail });
+                        }
+                        AgentEventKind::BotExited { code, signal, out_of_memory } => {
+                            drain(&mut logs, log).await;
+                            return Some(EventKind::BotExited(BotExit { code, signal, out_of_memory }));
+                        }
+                        AgentEventKind::Unknown => {}
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the machine's events cannot be read further");
+                    return None;
+                }
+                None => return None,
+            },
+        }
+    }
+}
+
+/// A bot's last words come with its end; they are the ones that people look for.
+async fn drain(
+    logs: &mut futures::stream::BoxStream<
+        'static,
+        Result<callbox_protocol::agent::LogLine, LinkError>,
+    >,
+    log: &Arc<Log>,
+) {
+    while let Ok(Some(Ok(line))) = timeout(Duration::from_millis(100), logs.next()).await {
+        log.write(line.at_ms, LogSource::Bot, &line.text);
+    }
+}

@@ -1,0 +1,171 @@
+//! Doing what is owed. Each duty ends with the event that says what came of it; what may be
+//! tried again is tried again here, until the session's own deadline makes it pointless.
+
+use std::{sync::Arc, time::Duration};
+
+use callbox_core::{Duty, EndCode, EndReason, EventKind, Fault, FaultKind, Session};
+use callbox_machines::{MachineSpec, Provider, StartFault};
+use callbox_protocol::api::LogSource;
+use callbox_transports::Transport;
+
+use super::{Duties, attend};
+use crate::{clock, config::Bot};
+
+/// Between attempts at a call that may work later. Doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Duties {
+    pub(super) async fn perform(self, duty: Duty, session: Session) -> EventKind {
+        match duty {
+            // Caps were checked when it was inserted: nobody waits here yet.
+            Duty::Admit => EventKind::Admitted,
+            Duty::EnsureMachine => self.ensure_machine(&session).await,
+            Duty::OpenRoom => self.open_room(&session).await,
+            Duty::Attend => attend::attend(&self, &session).await,
+            Duty::DestroyMachine => self.destroy_machine(&session).await,
+            Duty::CloseRoom => self.close_room(&session).await,
+            Duty::WakeAt(_) => EventKind::TimePassed,
+        }
+    }
+
+    async fn ensure_machine(&self, session: &Session) -> EventKind {
+        let incarnation = session.incarnation;
+        let failed = |code, detail: String| EventKind::MachineFailed {
+            incarnation,
+            reason: EndReason::new(code, detail),
+        };
+        let (bot, provider) = match self.bot_and_provider(session) {
+            Ok(found) => found,
+            Err(detail) => return failed(EndCode::StartFailed, detail),
+        };
+        let name = session.machine_name().expect("a wanted machine has a name");
+        let spec = MachineSpec { name, incarnation, bot: Arc::clone(&bot.machine) };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match provider.ensure(&spec).await {
+                Ok(started) => {
+                    self.link.send_replace(Some(started.link));
+                    return EventKind::MachineStarted { incarnation, facts: started.facts };
+                }
+                Err(StartFault::Bot { detail, log_tail }) => {
+                    self.keep_tail(session, &log_tail);
+                    return failed(EndCode::BotNotReady, detail);
+                }
+                Err(StartFault::Provider(fault)) => match fault.kind {
+                    FaultKind::Refused | FaultKind::NotFound => {
+                        return failed(EndCode::StartFailed, fault.detail);
+                    }
+                    // `ensure` adopts a machine of this name, so looking and repeating are one.
+                    FaultKind::Unavailable | FaultKind::Unknown => {
+                        tracing::warn!(%fault, "the machine did not start, trying again");
+                    }
+                },
+            }
+            wait(&mut pause).await;
+        }
+    }
+
+    async fn open_room(&self, session: &Session) -> EventKind {
+        let Some(transport) = self.transport(session) else {
+            let detail = format!("transport {:?} is no longer configured", session.transport);
+            return EventKind::RoomFailed { detail };
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match transport.open(session.id).await {
+                Ok(()) => return EventKind::RoomOpened,
+                Err(Fault { kind: FaultKind::Refused | FaultKind::NotFound, detail }) => {
+                    return EventKind::RoomFailed { detail };
+                }
+                Err(fault) => tracing::warn!(%fault, "the room was not made, trying again"),
+            }
+            wait(&mut pause).await;
+        }
+    }
+
+    /// The bot is asked to end first, so that it can say good-bye to whom it talks to; a machine
+    /// that does not answer is ended all the same.
+    async fn destroy_machine(&self, session: &Session) -> EventKind {
+        let name = session.machine_name().expect("a machine to destroy has a name");
+        let link = self.link.borrow().clone();
+        if let Some(link) = link {
+            let grace =
+                self.plane.bot(&session.bot).map_or(Duration::from_secs(3), |bot| bot.stop_grace);
+            let goodbye = async {
+                if link.stop(grace).await.is_ok() {
+                    link.closed().await;
+                }
+            };
+            let _ = tokio::time::timeout(grace + Duration::from_secs(1), goodbye).await;
+            self.link.send_replace(None);
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // A provider that is gone from the configuration cannot be asked; it may come back.
+            match self.plane.providers.get(session.provider.as_str()) {
+                None => tracing::error!(
+                    provider = session.provider,
+                    "no such provider is configured; its machine stays"
+                ),
+                Some(provider) => match provider.destroy(&name).await {
+                    Ok(()) => return EventKind::MachineDestroyed,
+                    Err(Fault { kind: FaultKind::NotFound, .. }) => {
+                        return EventKind::MachineDestroyed;
+                    }
+                    Err(fault) => {
+                        tracing::warn!(%fault, "the machine was not destroyed, trying again")
+                    }
+                },
+            }
+            wait(&mut pause).await;
+        }
+    }
+
+    async fn close_room(&self, session: &Session) -> EventKind {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.transport(session) {
+                None => tracing::error!(
+                    transport = session.transport,
+                    "no such transport is configured; its room stays"
+                ),
+                Some(transport) => match transport.close(session.id).await {
+                    Ok(()) => return EventKind::RoomClosed,
+                    Err(Fault { kind: FaultKind::NotFound, .. }) => return EventKind::RoomClosed,
+                    Err(fault) => tracing::warn!(%fault, "the room was not closed, trying again"),
+                },
+            }
+            wait(&mut pause).await;
+        }
+    }
+
+    pub(super) fn bot_and_provider(
+        &self,
+        session: &Session,
+    ) -> Result<(Arc<Bot>, Arc<dyn Provider>), String> {
+        let bot = self.plane.bot(&session.bot);
+        let bot = bot.ok_or_else(|| format!("bot {:?} is no longer configured", session.bot))?;
+        let provider = self.plane.providers.get(session.provider.as_str());
+        let provider =
+            provider.ok_or_else(|| format!("provider {:?} is not available", session.provider))?;
+        Ok((Arc::clone(bot), Arc::clone(provider)))
+    }
+
+    pub(super) fn transport(&self, session: &Session) -> Option<Arc<dyn Transport>> {
+        self.plane.transports.get(session.transport.as_str()).cloned()
+    }
+
+    fn keep_tail(&self, session: &Session, lines: &[String]) {
+        let log = self.plane.logs.writer(session.id);
+        let now = u64::try_from(clock::now().as_micros() / 1000).unwrap_or(0);
+        for line in lines {
+            log.write(now, LogSource::Bot, line);
+        }
+    }
+}
+
+async fn wait(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(LAST_PAUSE);
+}

@@ -1,0 +1,271 @@
+//! The one task that moves a session forward.
+//!
+//! ```text
+//!        ┌──────────────── row ◀──── save (compare-and-set) ◀──┐
+//!        ▼                                                     │
+//!   owed(row) ──▶ duties under way ──▶ what came of them ──▶ apply(row, event)
+//!                                              ▲
+//!                 API, media, agent ──▶ inbox ─┘     timer ──▶ TimePassed
+//! ```
+//!
+//! A duty that is no longer owed is dropped: who hangs up during a start is served at once, and
+//! the machine that was being made is destroyed by its name. A conflict on save means that
+//! somebody else moved the session: the row is read again and everything follows from it.
+
+mod attend;
+mod duties;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use callbox_core::{
+    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, SessionId, State, Time, apply,
+    owed,
+};
+use callbox_link::Link;
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tracing::Instrument as _;
+
+use crate::{
+    clock, metrics,
+    plane::{Handle, Plane},
+    store::{Saved, Versioned},
+};
+
+/// Starts the driver of a session, unless it has one here.
+pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
+    let mut driven = plane.driven();
+    let id = session.session.id;
+    if let Some(handle) = driven.get(&id) {
+        return handle.clone();
+    }
+    let (inbox, events) = mpsc::unbounded_channel();
+    let publish = watch::Sender::new(session.session.clone());
+    let link = watch::Sender::new(None);
+    let handle = Handle {
+        inbox: inbox.clone(),
+        session: publish.subscribe(),
+        link: link.subscribe(),
+        media: Arc::default(),
+    };
+    driven.insert(id, handle.clone());
+    drop(driven);
+    let driver = Driver {
+        plane: Arc::clone(plane),
+        row: session,
+        events,
+        publish,
+        duties: Duties { plane: Arc::clone(plane), link: Arc::new(link), inbox },
+        row_gone: false,
+    };
+    let span = tracing::info_span!("session", session.id = %id);
+    tokio::spawn(driver.run().instrument(span));
+    handle
+}
+
+/// What duties need beside the row.
+#[derive(Clone)]
+struct Duties {
+    plane: Arc<Plane>,
+    link: Arc<watch::Sender<Option<Link>>>,
+    inbox: mpsc::UnboundedSender<EventKind>,
+}
+
+struct Driver {
+    plane: Arc<Plane>,
+    row: Versioned,
+    events: mpsc::UnboundedReceiver<EventKind>,
+    publish: watch::Sender<Session>,
+    duties: Duties,
+    /// Somebody removed the row while the session lived: nothing is left to save it to.
+    row_gone: bool,
+}
+
+/// A duty under way. Ends early, without an event, when it is no longer owed.
+type UnderWay = BoxFuture<'static, (Duty, Option<EventKind>)>;
+
+impl Driver {
+    async fn run(mut self) {
+        let mut under_way: FuturesUnordered<UnderWay> = FuturesUnordered::new();
+        let mut stops: HashMap<Duty, JoinHandle<()>> = HashMap::new();
+        loop {
+            let mut wake_at = self.row.session.deadline_at;
+            let duties = owed(&self.row.session);
+            // Dropping is stopping: the task of a duty that is no longer owed is aborted.
+            stops.retain(|duty, task| {
+                duties.contains(duty) || {
+                    task.abort();
+                    false
+                }
+            });
+            for duty in duties {
+                match duty {
+                    Duty::WakeAt(at) => wake_at = at,
+                    duty if stops.contains_key(&duty) => {}
+                    duty => self.begin(duty, &mut under_way, &mut stops),
+                }
+            }
+            if matches!(self.row.session.state, State::Ended { .. }) {
+                break;
+            }
+            let kind = tokio::select! {
+                Some(kind) = self.events.recv() => kind,
+                Some((duty, kind)) = under_way.next() => {
+                    let Some(kind) = kind else { continue };
+                    stops.remove(&duty);
+                    kind
+                }
+                () = tokio::time::sleep(until(wake_at)) => EventKind::TimePassed,
+            };
+            self.take(kind).await;
+        }
+        self.finish();
+    }
+
+    /// Each duty is a task of its own, so that a slow one holds nobody up.
+    fn begin(
+        &self,
+        duty: Duty,
+        under_way: &mut FuturesUnordered<UnderWay>,
+        stops: &mut HashMap<Duty, JoinHandle<()>>,
+    ) {
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        let work = self.duties.clone().perform(duty, self.row.session.clone());
+        let task = tokio::spawn(
+            async move {
+                let _ = done.send(work.await);
+            }
+            .in_current_span(),
+        );
+        stops.insert(duty, task);
+        under_way.push(Box::pin(async move { (duty, outcome.await.ok()) }));
+    }
+
+    /// Applies what happened and saves what became of it, as often as somebody is quicker.
+    async fn take(&mut self, kind: EventKind) {
+        let event = Event { at: clock::now(), kind };
+        loop {
+            let next = match apply(&self.row.session, &event) {
+                Ok(Applied::Changed(next)) => *next,
+                Ok(Applied::Unchanged) => return,
+                Err(denied) => {
+                    tracing::debug!(event = ?event.kind, %denied, "an event was denied");
+                    return;
+                }
+            };
+            let saved = if self.row_gone {
+                Ok(Saved::Saved(self.row.version))
+            } else {
+                self.plane.store.save(&next, self.row.version).await
+            };
+            match saved {
+                Ok(Saved::Saved(version)) => {
+                    self.note(&next);
+                    self.row = Versioned { session: next, version };
+                    self.publish.send_replace(self.row.session.clone());
+                    return;
+                }
+                Ok(Saved::Conflict) => self.reload().await,
+                Err(error) => {
+                    // A full disk, a locked file: the event must not be lost, so it is tried
+                    // again until the store is back.
+                    metrics::store_error();
+                    tracing::error!(error = %Chain(&error), "cannot save the session, trying again");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self) {
+        match self.plane.store.get(self.row.session.id).await {
+            Ok(Some(row)) => {
+                self.row = row;
+                self.publish.send_replace(self.row.session.clone());
+            }
+            Ok(None) => {
+                // What it owes is still known from our copy.
+                tracing::error!("the session's row is gone from the store; ending it");
+                self.row_gone = true;
+                let why = EndReason::new(EndCode::MachineLost, "the session's row is gone");
+                self.row.session.state = State::Ending { why };
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "cannot read the session, trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+
+    /// Says what changed, once, for people and for counters.
+    fn note(&self, next: &Session) {
+        let before = &self.row.session;
+        if before.state.kind() != next.state.kind() {
+            let log = self.plane.logs.writer(next.id);
+            match next.state.why() {
+                Some(why) => log.say(&format!(
+                    "{}: {} ({})",
+                    next.state.kind().as_str(),
+                    why.detail,
+                    why.code.as_str()
+                )),
+                None => log.say(next.state.kind().as_str()),
+            }
+        }
+        metrics::moments(before, next);
+    }
+
+    fn finish(self) {
+        let id = self.row.session.id;
+        self.duties.link.send_replace(None);
+        self.plane.logs.close(id);
+        self.plane.driven().remove(&id);
+    }
+}
+
+/// How long from now until `at`.
+fn until(at: Time) -> Duration {
+    at.since(clock::now())
+}
+
+/// An error with its causes, for the one place that reports it.
+pub(crate) struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Takes up every session that has not ended, as after a restart.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn resume(plane: &Arc<Plane>) -> Result<usize, crate::store::StoreError> {
+    let living: Vec<SessionId> = plane.store.living().await?;
+    for id in &living {
+        let Some(row) = plane.store.get(*id).await? else { continue };
+        let media_lost = row.session.moments.joined.is_some()
+            && plane
+                .transports
+                .get(row.session.transport.as_str())
+                .is_some_and(|transport| transport.carries_media());
+        let handle = drive(plane, row);
+        if media_lost {
+            // The media went through the dispatcher that is no more, and the client saw it end.
+            let detail = "the media connection was lost when the dispatcher was restarted";
+            let why = EndReason::new(EndCode::DispatcherRestarted, detail);
+            handle.tell(EventKind::EndRequested(why));
+        }
+    }
+    Ok(living.len())
+}

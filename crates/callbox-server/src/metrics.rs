@@ -1,0 +1,75 @@
+//! What `/metrics` counts. One place, so that names stay alike.
+
+use callbox_core::{Session, State, Time};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Says what the numbers mean. Once, after the recorder is installed.
+pub fn describe() {
+    describe_counter!("callbox_sessions_accepted_total", "Starts that were accepted, by bot.");
+    describe_counter!("callbox_sessions_refused_total", "Starts that were refused, by code.");
+    describe_counter!("callbox_sessions_ended_total", "Sessions that ended, by bot and code.");
+    describe_gauge!("callbox_sessions_live", "Sessions that have not ended and are driven here.");
+    describe_histogram!(
+        "callbox_stage_seconds",
+        "From accepted to each moment, by bot and moment."
+    );
+    describe_counter!("callbox_store_errors_total", "Calls to the store that failed.");
+    describe_counter!("callbox_swept_total", "Machines that no living session claimed, destroyed.");
+}
+
+/// A start was accepted.
+pub fn accepted(session: &Session) {
+    counter!("callbox_sessions_accepted_total", "bot" => session.bot.clone()).increment(1);
+}
+
+/// A start was refused.
+pub fn refused(code: &'static str) {
+    counter!("callbox_sessions_refused_total", "code" => code).increment(1);
+}
+
+/// How many sessions are driven here now.
+pub fn live(count: usize) {
+    #[allow(clippy::cast_precision_loss)] // far below 2^52
+    gauge!("callbox_sessions_live").set(count as f64);
+}
+
+/// The store failed.
+pub fn store_error() {
+    counter!("callbox_store_errors_total").increment(1);
+}
+
+/// An unclaimed machine was destroyed.
+pub fn swept(provider: &'static str) {
+    counter!("callbox_swept_total", "provider" => provider).increment(1);
+}
+
+/// Records the moments that a change brought.
+pub fn moments(before: &Session, after: &Session) {
+    let all = |s: &Session| {
+        let m = &s.moments;
+        [
+            ("started", m.started),
+            ("ready", m.ready),
+            ("joined", m.joined),
+            ("audible", m.audible),
+            ("ended", m.ended),
+        ]
+    };
+    for ((name, was), (_, is)) in all(before).into_iter().zip(all(after)) {
+        if let (None, Some(at)) = (was, is) {
+            stage(after, name, at);
+        }
+    }
+    if let (State::Ended { why }, false) =
+        (&after.state, matches!(before.state, State::Ended { .. }))
+    {
+        counter!("callbox_sessions_ended_total", "bot" => after.bot.clone(), "code" => why.code.as_str())
+            .increment(1);
+    }
+}
+
+fn stage(session: &Session, moment: &'static str, at: Time) {
+    let took = at.since(session.moments.accepted).as_secs_f64();
+    histogram!("callbox_stage_seconds", "bot" => session.bot.clone(), "moment" => moment)
+        .record(took);
+}

@@ -1,0 +1,139 @@
+//! The parts of a running dispatcher, built once and shared by everything in it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use callbox_core::{EventKind, Session, SessionId, State};
+use callbox_link::Link;
+use callbox_machines::Provider;
+use callbox_transports::{SessionTokens, Transport};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    config::{Bot, Config},
+    logs::Logs,
+    store::{Store, StoreError},
+};
+
+/// Everything that a request or a driver needs.
+pub struct Plane {
+    /// What the operator decided.
+    pub config: Config,
+    /// What must not be forgotten.
+    pub store: Arc<dyn Store>,
+    /// Who runs machines, by name.
+    pub providers: BTreeMap<&'static str, Arc<dyn Provider>>,
+    /// How client and bot meet, by name.
+    pub transports: BTreeMap<&'static str, Arc<dyn Transport>>,
+    /// Clients' rights to single sessions.
+    pub tokens: SessionTokens,
+    /// What was written about sessions.
+    pub logs: Logs,
+    driven: Mutex<HashMap<SessionId, Handle>>,
+    closing: AtomicBool,
+}
+
+/// A session that has a driver here.
+#[derive(Clone)]
+pub struct Handle {
+    /// What happened goes in here; the driver decides what it means.
+    pub inbox: mpsc::UnboundedSender<EventKind>,
+    /// The row as it was last saved.
+    pub session: watch::Receiver<Session>,
+    /// The way to the machine's agent, while there is one.
+    pub link: watch::Receiver<Option<Link>>,
+    /// Set while a client's media is carried; a session has one client.
+    pub media: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// Tells the driver. One that is gone has nothing left to decide.
+    pub fn tell(&self, kind: EventKind) {
+        let _ = self.inbox.send(kind);
+    }
+
+    /// The session as soon as `what` holds for it; none when its driver is gone before that.
+    pub async fn until(&self, what: impl Fn(&Session) -> bool + Send) -> Option<Session> {
+        let mut session = self.session.clone();
+        session.wait_for(what).await.ok().map(|session| session.clone())
+    }
+
+    /// The way to the machine's agent, as soon as there is one.
+    pub async fn agent(&self) -> Option<Link> {
+        let mut link = self.link.clone();
+        link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone())
+    }
+}
+
+/// Whether the session is on its way out, or is out.
+pub fn over(session: &Session) -> bool {
+    matches!(session.state, State::Ending { .. } | State::Ended { .. })
+}
+
+impl Plane {
+    /// From ready-made parts.
+    pub fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        providers: Vec<Arc<dyn Provider>>,
+        transports: Vec<Arc<dyn Transport>>,
+        tokens: SessionTokens,
+        logs: Logs,
+    ) -> Arc<Plane> {
+        Arc::new(Plane {
+            config,
+            store,
+            providers: providers.into_iter().map(|p| (p.name(), p)).collect(),
+            transports: transports.into_iter().map(|t| (t.name(), t)).collect(),
+            tokens,
+            logs,
+            driven: Mutex::default(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// The bot of this name.
+    pub fn bot(&self, name: &str) -> Option<&Arc<Bot>> {
+        self.config.bots.get(name)
+    }
+
+    /// The session, from its driver or from the store.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        if let Some(handle) = self.handle(id) {
+            return Ok(Some(handle.session.borrow().clone()));
+        }
+        Ok(self.store.get(id).await?.map(|versioned| versioned.session))
+    }
+
+    /// The session's driver here, if it has one.
+    pub fn handle(&self, id: SessionId) -> Option<Handle> {
+        self.driven().get(&id).cloned()
+    }
+
+    /// All sessions that are driven here.
+    pub fn handles(&self) -> Vec<(SessionId, Handle)> {
+        self.driven().iter().map(|(id, handle)| (*id, handle.clone())).collect()
+    }
+
+    pub(crate) fn driven(&self) -> MutexGuard<'_, HashMap<SessionId, Handle>> {
+        self.driven.lock().expect("no panic while held")
+    }
+
+    /// No more starts: the dispatcher is on its way out.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether starts are refused because the dispatcher is on its way out.
+    pub fn closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,79 @@
+//! HTTP of a session, carried into its machine: `/sessions/{id}/{path}` → the bot's `/{path}`.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version},
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use crate::plane::{Handle, over};
+
+/// How long a bot may take to begin its answer.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// Why a request did not reach the bot.
+pub enum Unreachable {
+    /// The session ended, or ends, before the bot was ready.
+    Ended,
+    /// The bot does not accept it.
+    Bot(String),
+    /// The bot does not answer it.
+    Slow,
+}
+
+/// Headers that belong to one connection and not to the message, and what the bot must not see.
+const NOT_CARRIED: [&str; 10] = [
+    "host",
+    "authorization",
+    "content-length",
+    "connection",
+    "keep-alive",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Waits until the bot is ready, then has it answer. Bodies flow both ways as they come.
+pub async fn carry(
+    handle: &Handle,
+    port: u16,
+    path_and_query: &str,
+    request: Request<Body>,
+) -> Result<Response<Body>, Unreachable> {
+    let ready = handle.until(|s| s.moments.ready.is_some() || over(s)).await;
+    let id = ready.filter(|session| !over(session)).ok_or(Unreachable::Ended)?.id;
+    let link = handle.agent().await.ok_or(Unreachable::Ended)?;
+    let tunnel = link.tunnel(port).await.map_err(|error| Unreachable::Bot(error.to_string()))?;
+    let broke = |error: hyper::Error| Unreachable::Bot(error.to_string());
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(tunnel)).await.map_err(broke)?;
+    tokio::spawn(async move {
+        // How it ends is seen by whoever reads the answer.
+        let _ = connection.await;
+    });
+
+    let (mut parts, body) = request.into_parts();
+    parts.uri =
+        Uri::try_from(path_and_query).map_err(|error| Unreachable::Bot(error.to_string()))?;
+    parts.headers = carried(&parts.headers);
+    let local = HeaderValue::from_str(&format!("127.0.0.1:{port}")).expect("digits and dots");
+    parts.headers.insert("host", local);
+    let id = HeaderValue::from_str(&id.to_string()).expect("a uuid is a header value");
+    parts.headers.insert("x-daily-session-id", id);
+    parts.version = Version::HTTP_11;
+    let answer = timeout(ANSWER, sender.send_request(Request::from_parts(parts, body)));
+    let (mut parts, body) =
+        answer.await.map_err(|_| Unreachable::Slow)?.map_err(broke)?.into_parts();
+    parts.headers = carried(&parts.headers);
+    Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+fn carried(headers: &HeaderMap) -> HeaderMap {
+    let keep = |name: &HeaderName| !NOT_CARRIED.contains(&name.as_str());
+    headers.iter().filter(|(name, _)| keep(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+}

@@ -1,0 +1,99 @@
+//! Running a dispatcher: take up what was left, sweep, serve, and end cleanly.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use callbox_core::{EndCode, EndReason, EventKind};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+
+use crate::{
+    api::{self, App},
+    driver,
+    plane::Plane,
+    store::StoreError,
+    sweep,
+};
+
+/// How long sessions may take to end when the dispatcher does.
+const LAST_CALLS: Duration = Duration::from_secs(20);
+
+/// Why a dispatcher does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Everybody who reaches the address could start machines.
+    #[error("refusing to serve on {listen}: no API key exists, and the address is not loopback")]
+    Open {
+        /// Where it would have served.
+        listen: std::net::SocketAddr,
+    },
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The listener failed.
+    #[error("cannot serve")]
+    Io(#[from] std::io::Error),
+}
+
+/// Serves on `listener` until `shutdown` resolves, then ends every session and returns.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn run(
+    plane: Arc<Plane>,
+    listener: TcpListener,
+    prometheus: Option<PrometheusHandle>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let listen = listener.local_addr()?;
+    let auth = plane.store.keys().await?.iter().any(|key| key.revoked_at.is_none());
+    if !auth && !listen.ip().is_loopback() {
+        return Err(ServeError::Open { listen });
+    }
+    let resumed = driver::resume(&plane).await?;
+    if resumed > 0 {
+        tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
+    }
+    let sweeper = tokio::spawn(sweep::run(Arc::clone(&plane)));
+    let router = api::router(App { plane: Arc::clone(&plane), auth, prometheus });
+    let closing = Arc::clone(&plane);
+    let (stop_serving, served) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        axum::serve(listener, router)
+            .with_graceful_shutdown(async move {
+                let _ = served.await;
+            })
+            .await
+    });
+    shutdown.await;
+    tracing::info!("shutting down: no new sessions, ending those that live");
+    closing.close();
+    end_all(&plane).await;
+    sweeper.abort();
+    let _ = stop_serving.send(());
+    // Clients that keep a connection open must not keep us.
+    let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    Ok(())
+}
+
+/// Ends every session that is driven here and waits until nothing of them is left.
+pub async fn end_all(plane: &Plane) {
+    let mut endings = Vec::new();
+    for (id, handle) in plane.handles() {
+        let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
+        handle.tell(EventKind::EndRequested(why));
+        endings.push((id, handle.session));
+    }
+    let all = async {
+        for (_, session) in &mut endings {
+            // An error means that the driver is gone: it has finished.
+            let _ = session.wait_for(|s| s.moments.ended.is_some()).await;
+        }
+    };
+    if tokio::time::timeout(LAST_CALLS, all).await.is_err() {
+        let left: Vec<String> = plane.handles().iter().map(|(id, _)| id.to_string()).collect();
+        tracing::error!(
+            ?left,
+            "sessions did not end in time; the next dispatcher goes on with them"
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! How a session lies in its row. The one place where core types and stored text meet.
+
+use std::time::Duration;
+
+use callbox_core::{
+    EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, RoomState, Session, SessionId,
+    StartStage, State, StateKind, Time,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The `doc` column. Fields are only ever added, with a default: an older replica may still read.
+#[derive(Serialize, Deserialize)]
+struct Doc {
+    transport: String,
+    provider: String,
+    body: Value,
+    base_url: String,
+    limits_us: [u64; 5],
+    end: Option<(String, String)>,
+    incarnation: u32,
+    machine: String,
+    facts: Option<Facts>,
+    room: String,
+    accepted: i64,
+    started: Option<i64>,
+    ready: Option<i64>,
+    joined: Option<i64>,
+    audible: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Facts {
+    accelerator: String,
+    start: String,
+    stages_us: Vec<(String, u64)>,
+}
+
+/// The columns of a row.
+pub(super) struct Row {
+    pub id: String,
+    pub bot: String,
+    pub state: String,
+    pub created_at: i64,
+    pub deadline_at: i64,
+    pub ended_at: Option<i64>,
+    pub doc: String,
+}
+
+pub(super) fn to_row(session: &Session) -> Row {
+    // Every field by name: a new one cannot be forgotten here.
+    let Session {
+        id,
+        bot,
+        transport,
+        provider,
+        body,
+        base_url,
+        limits,
+        state,
+        deadline_at,
+        incarnation,
+        machine,
+        facts,
+        room,
+        moments,
+    } = session;
+    let Limits { start, ready, join, live, ending } = limits;
+    let doc = Doc {
+        transport: transport.clone(),
+        provider: provider.clone(),
+        body: body.clone(),
+        base_url: base_url.clone(),
+        limits_us: [start, ready, join, live, ending].map(micros),
+        end: state.why().map(|why| (why.code.as_str().to_owned(), why.detail.clone())),
+        incarnation: *incarnation,
+        machine: machine_text(*machine).into(),
+        facts: facts.as_ref().map(|facts| Facts {
+            accelerator: facts.accelerator.clone(),
+            start: facts.start.clone(),
+            stages_us: facts.stages.iter().map(|s| (s.name.clone(), micros(&s.took))).collect(),
+        }),
+        room: room_text(*room).into(),
+        accepted: moments.accepted.as_micros(),
+        started: moments.started.map(Time::as_micros),
+        ready: moments.ready.map(Time::as_micros),
+        joined: moments.joined.map(Time::as_micros),
+        audible: moments.audible.map(Time::as_micros),
+    };
+    Row {
+        id: id.to_string(),
+        bot: bot.clone(),
+        state: state.kind().as_str().into(),
+        created_at: moments.accepted.as_micros(),
+        deadline_at: deadline_at.as_micros(),
+        ended_at: moments.ended.map(Time::as_micros),
+        doc: serde_json::to_string(&doc).expect("strings, numbers and JSON values serialize"),
+    }
+}
+
+pub(super) fn from_row(row: Row) -> Result<Session, String> {
+    let doc: Doc = serde_json::from_str(&row.doc).map_err(|error| error.to_string())?;
+    let state = state_of(&row.state, doc.end)?;
+    let [start, ready, join, live, ending] = doc.limits_us.map(Duration::from_micros);
+    Ok(Session {
+        id: SessionId::parse(&row.id).ok_or("its id is not a uuid")?,
+        bot: row.bot,
+        transport: doc.transport,
+        provider: doc.provider,
+        body: doc.body,
+        base_url: doc.base_url,
+        limits: Limits { start, ready, join, live, ending },
+        state,
+        deadline_at: Time::from_micros(row.deadline_at),
+        incarnation: doc.incarnation,
+        machine: machine_of(&doc.machine)?,
+        facts: doc.facts.map(|facts| MachineFacts {
+            accelerator: facts.accelerator,
+            start: facts.start,
+            stages: facts
+                .stages_us
+                .into_iter()
+                .map(|(name, us)| StartStage { name, took: Duration::from_micros(us) })
+                .collect(),
+        }),
+        room: room_of(&doc.room)?,
+        moments: Moments {
+            accepted: Time::from_micros(doc.accepted),
+            started: doc.started.map(Time::from_micros),
+            ready: doc.ready.map(Time::from_micros),
+            joined: doc.joined.map(Time::from_micros),
+            audible: doc.audible.map(Time::from_micros),
+            ended: row.ended_at.map(Time::from_micros),
+        },
+    })
+}
+
+fn state_of(text: &str, end: Option<(String, String)>) -> Result<State, String> {
+    let kind = StateKind::parse(text).ok_or_else(|| format!("unknown state {text:?}"))?;
+    let why = || {
+        let (code, detail) = end.ok_or("it ends without a reason")?;
+        let code = EndCode::parse(&code).ok_or_else(|| format!("unknown end code {code:?}"))?;
+        Ok::<_, String>(EndReason { code, detail })
+    };
+    Ok(match kind {
+        StateKind::Queued => State::Queued,
+        StateKind::Starting => State::Starting,
+        StateKind::Joining => State::Joining,
+        StateKind::Live => State::Live,
+        StateKind::Ending => State::Ending { why: why()? },
+        StateKind::Ended => State::Ended { why: why()? },
+    })
+}
+
+fn micros(span: &Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn machine_text(state: MachineState) -> &'static str {
+    match state {
+        MachineState::None => "none",
+        MachineState::Wanted => "wanted",
+        MachineState::Running => "running",
+        MachineState::Gone => "gone",
+    }
+}
+
+fn machine_of(text: &str) -> Result<MachineState, String> {
+    [MachineState::None, MachineState::Wanted, MachineState::Running, MachineState::Gone]
+        .into_iter()
+        .find(|state| machine_text(*state) == text)
+        .ok_or_else(|| format!("unknown machine state {text:?}"))
+}
+
+fn room_text(state: RoomState) -> &'static str {
+    match state {
+        RoomState::None => "none",
+        RoomState::Wanted => "wanted",
+        RoomState::Open => "open",
+        RoomState::Gone => "gone",
+    }
+}
+
+fn room_of(text: &str) -> Result<RoomState, String> {
+    [RoomState::None, RoomState::Wanted, RoomState::Open, RoomState::Gone]
+        .into_iter()
+        .find(|state| room_text(*state) == text)
+        .ok_or_else(|| format!("unknown room state {text:?}"))
+}

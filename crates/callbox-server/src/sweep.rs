@@ -1,0 +1,59 @@
+//! Machines that no living session claims are destroyed: what a crash left, what an unknown
+//! outcome made after all.
+//!
+//! Machines are listed *before* sessions are. A machine's name is saved before the machine is
+//! made, so one that is on the list has its session on the other, unless nobody claims it.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use crate::{driver::Chain, metrics, plane::Plane, store::StoreError};
+
+/// How often, beside once at the start.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Sweeps now and from then on.
+pub async fn run(plane: Arc<Plane>) {
+    loop {
+        if let Err(error) = once(&plane).await {
+            tracing::warn!(error = %Chain(&error), "cannot sweep, trying again later");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Destroys every machine that no living session claims; tells how many.
+///
+/// # Errors
+/// When the store does not answer. A provider that does not is reported and passed over.
+pub async fn once(plane: &Plane) -> Result<usize, StoreError> {
+    let mut swept = 0;
+    for (name, provider) in &plane.providers {
+        let machines = match provider.list().await {
+            Ok(machines) => machines,
+            Err(fault) => {
+                tracing::warn!(provider = name, %fault, "cannot list machines");
+                continue;
+            }
+        };
+        if machines.is_empty() {
+            continue;
+        }
+        let mut claimed = HashSet::new();
+        for id in plane.store.living().await? {
+            if let Some(row) = plane.store.get(id).await? {
+                claimed.extend(row.session.machine_name());
+            }
+        }
+        for machine in machines.iter().filter(|machine| !claimed.contains(*machine)) {
+            tracing::warn!(provider = name, machine, "destroying a machine that no session claims");
+            match provider.destroy(machine).await {
+                Ok(()) => {
+                    metrics::swept(name);
+                    swept += 1;
+                }
+                Err(fault) => tracing::warn!(provider = name, machine, %fault, "cannot destroy it"),
+            }
+        }
+    }
+    Ok(swept)
+}
