@@ -3,7 +3,8 @@
 
 import { audioFrame, messageFrame, readFrame } from "./frames.mjs";
 
-const RATE = 24_000;
+// Not the rate that browsers play at, nor the transport's default: the page has to mind it.
+const RATE = 16_000;
 const PACE_MS = 40;
 const QUIET_MS = 600;
 const LOUD = 0.02;

@@ -2,6 +2,7 @@
 //
 //   CALLBOX_URL=http://127.0.0.1:7860/ CALLBOX_KEY=cbk_pub_… npm run e2e
 //   npm run e2e -- --stand-in          no dispatcher needed; also tries what goes wrong
+//   npm run e2e -- --stand-in --bot ws://127.0.0.1:8080/ws     the same with a real bot behind it
 //
 // Further: --only <scenario>, --headed, --no-shots; CALLBOX_CHROMIUM for another browser,
 // CALLBOX_BOOT_S for machines that need longer than 120 s until the greeting.
@@ -14,9 +15,11 @@ import * as scenarios from "./scenarios.mjs";
 import { standIn } from "./stand-in.mjs";
 
 const { values } = parseArgs({
-  options: { "stand-in": { type: "boolean" }, only: { type: "string" }, headed: { type: "boolean" }, "no-shots": { type: "boolean" } },
+  options: { "stand-in": { type: "boolean" }, only: { type: "string" }, headed: { type: "boolean" }, bot: { type: "string" }, "no-shots": { type: "boolean" } },
 });
 const KEY = "cbk_pub_test_0123456789abcdef";
+/** How long the stand-in's own bot greets. */
+const GREETING_MS = 900;
 const SHOTS = fileURLToPath(new URL("../test-results/", import.meta.url));
 const bootMs = Number(process.env["CALLBOX_BOOT_S"] ?? 120) * 1000;
 const names = values["stand-in"] ? Object.keys(scenarios) : ["wholeCall"];
@@ -38,7 +41,7 @@ process.exitCode = failures || chosen.length === 0 ? 1 : 0;
 /** @param {import("playwright-core").Browser} browser @param {string} name */
 async function attempt(browser, name) {
   const started = Date.now();
-  const dispatcher = values["stand-in"] ? await standIn({ key: KEY }) : null;
+  const dispatcher = values["stand-in"] ? await standIn({ key: KEY, bot: values.bot ?? null }) : null;
   const url = dispatcher?.url ?? process.env["CALLBOX_URL"] ?? "";
   const page = await browser.newPage({ viewport: { width: 1180, height: 900 } });
   const complaints = watch(page, url);
@@ -48,7 +51,7 @@ async function attempt(browser, name) {
   const key = dispatcher ? KEY : (process.env["CALLBOX_KEY"] ?? null);
   try {
     const scenario = /** @type {Record<string, Function>} */ (scenarios)[name];
-    const facts = await scenario?.({ page, url, key, bootMs, shot }, dispatcher);
+    const facts = await scenario?.({ page, url, key, bootMs, shot, greetingMs: values["stand-in"] && !values.bot ? GREETING_MS : null }, dispatcher);
     if (complaints.length) throw new Error(complaints.join("\n"));
     console.log(`ok    ${name} (${Date.now() - started} ms)${facts ? ` ${JSON.stringify(facts)}` : ""}`);
   } catch (error) {

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 /**
  * @typedef {import("playwright-core").Page} Page
  * @typedef {Awaited<ReturnType<typeof import("./stand-in.mjs").standIn>>} StandIn
- * @typedef {{ page: Page, url: string, key: string | null, bootMs: number, shot: (name: string) => Promise<void> }} Stage
+ * @typedef {{ page: Page, url: string, key: string | null, bootMs: number, greetingMs: number | null, shot: (name: string) => Promise<void> }} Stage
  */
 
 const MOMENTS = ["accepted", "started", "ready", "joined", "audible", "ended"];
@@ -24,8 +24,14 @@ export async function wholeCall(stage) {
   const facts = await page.evaluate(() => ({
     answerMs: answerMs(window.callbox.utterances),
     heardAfterMs: window.callbox.heardAfterMs,
-    utterances: JSON.parse(JSON.stringify(window.callbox.utterances)),
+    greeting: window.callbox.utterances.bot[0],
   }));
+  // Played at the wrong rate it would be a third shorter, or longer.
+  const { greeting } = facts;
+  if (stage.greetingMs && greeting?.to) {
+    const off = Math.abs(greeting.to - greeting.from - stage.greetingMs);
+    assert.ok(off < 0.2 * stage.greetingMs, `the greeting took ${greeting.to - greeting.from} ms`);
+  }
   await press(page, "Hang up");
   await until(page, "session ended", 60_000, () => window.callbox.session?.state === "ended");
   await shot("4-over");

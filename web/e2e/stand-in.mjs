@@ -1,14 +1,16 @@
 // A dispatcher made of make-believe: the API that the page uses and a bot that greets with a tone
 // and answers with what it heard. It exists so that the page can be worked on and tested alone.
 //
-//   node e2e/stand-in.mjs [--port 7860] [--key cbk_pub_…] [--slow 1] [--cold]
+//   node e2e/stand-in.mjs [--port 7860] [--key cbk_pub_…] [--slow 1] [--cold] [--bot ws://…/ws]
+//
+// With --bot the call is carried to a real bot's websocket instead (`python3 -m callbox_bot`).
 
 import { createHmac, randomBytes, randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { WebSocketServer } from "ws";
+import { WebSocket, WebSocketServer } from "ws";
 import { EchoBot } from "./echo-bot.mjs";
 
 const DIST = fileURLToPath(new URL("../dist/", import.meta.url));
@@ -22,7 +24,7 @@ const FILES = {
 };
 
 /**
- * @param {{ port?: number, key?: string | null, slow?: number, start?: "clone" | "cold", dist?: string,
+ * @param {{ port?: number, key?: string | null, slow?: number, start?: "clone" | "cold", dist?: string, bot?: string | null,
  *   refuse?: { status: number, body: Record<string, unknown> } | null,
  *   failStart?: string | null, botHangsUpAfterMs?: number | null }} [options]
  */
@@ -31,7 +33,7 @@ export async function standIn(options = {}) {
   const secret = randomBytes(32);
   /** @type {Map<string, ReturnType<typeof makeSession>>} */
   const sessions = new Map();
-  const settings = { refuse: options.refuse ?? null, failStart: options.failStart ?? null, botHangsUpAfterMs: options.botHangsUpAfterMs ?? null };
+  const settings = { bot: options.bot ?? null, refuse: options.refuse ?? null, failStart: options.failStart ?? null, botHangsUpAfterMs: options.botHangsUpAfterMs ?? null };
 
   const server = createServer((request, response) => {
     route(request, response).catch((error) => fail(response, 500, "internal", String(error)));
@@ -112,7 +114,7 @@ export async function standIn(options = {}) {
 
 /**
  * @param {{ id: string, token: string, bot: string, slow: number, start: string,
- *   settings: { failStart: string | null, botHangsUpAfterMs: number | null } }} options
+ *   settings: { bot: string | null, failStart: string | null, botHangsUpAfterMs: number | null } }} options
  */
 function makeSession({ id, token, bot, slow, start, settings }) {
   const acceptedAt = performance.now();
@@ -134,7 +136,7 @@ function makeSession({ id, token, bot, slow, start, settings }) {
   let outcome = null;
   /** @type {import("ws").WebSocket | null} */
   let client = null;
-  /** @type {EchoBot | null} */
+  /** @type {{ hear: (frame: Buffer) => void, stop: () => void } | null} */
   let echo = null;
   /** @type {Buffer[]} */
   let early = [];
@@ -190,10 +192,13 @@ function makeSession({ id, token, bot, slow, start, settings }) {
     came("joined");
     log("dispatcher", "client and bot are connected");
     const ws = client;
-    echo = new EchoBot((frame) => {
+    const send = (/** @type {{ audio: boolean, data: Buffer }} */ frame) => {
       if (frame.audio) came("audible");
       ws.send(frame.data);
-    }, (text) => log("bot", text));
+    };
+    echo = settings.bot
+      ? realBot(settings.bot, send, () => end("bot-ended", "the bot left the call", "completed"))
+      : new EchoBot(send, (text) => log("bot", text));
     for (const frame of early.splice(0)) echo.hear(frame);
     if (settings.botHangsUpAfterMs) after(settings.botHangsUpAfterMs, () => end("bot-ended", "the bot left the call", "completed"));
   }
@@ -268,6 +273,27 @@ function makeSession({ id, token, bot, slow, start, settings }) {
   };
 }
 
+/**
+ * Carries the call to a bot that runs somewhere else.
+ * @param {string} address
+ * @param {(frame: { audio: boolean, data: Buffer }) => void} send
+ * @param {() => void} ended
+ */
+function realBot(address, send, ended) {
+  const socket = new WebSocket(address);
+  /** @type {Buffer[]} */
+  const early = [];
+  socket.on("open", () => early.splice(0).forEach((frame) => socket.send(frame)));
+  // The first byte of a frame names its kind; 0x12 is audio.
+  socket.on("message", (data) => send({ audio: /** @type {Buffer} */ (data)[0] === 0x12, data: /** @type {Buffer} */ (data) }));
+  socket.on("close", ended);
+  socket.on("error", ended);
+  return {
+    hear: (/** @type {Buffer} */ frame) => (socket.readyState === WebSocket.OPEN ? socket.send(frame) : void early.push(frame)),
+    stop: () => socket.close(),
+  };
+}
+
 /** @param {number} total @param {string} start */
 function startStages(total, start) {
   const shares = start === "clone" ? { spawn: 0.2, resume: 0.45, wake: 0.25 } : { spawn: 0.02, boot: 0.8, prepare: 0.12, wake: 0.02 };
@@ -304,13 +330,14 @@ function fail(response, status, code, text) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values } = parseArgs({
-    options: { port: { type: "string", default: "7860" }, key: { type: "string" }, slow: { type: "string", default: "1" }, cold: { type: "boolean" } },
+    options: { port: { type: "string", default: "7860" }, key: { type: "string" }, slow: { type: "string", default: "1" }, cold: { type: "boolean" }, bot: { type: "string" } },
   });
   const running = await standIn({
     port: Number(values.port),
     key: values.key ?? null,
     slow: Number(values.slow),
     start: values.cold ? "cold" : "clone",
+    bot: values.bot ?? null,
   });
   console.log(`stand-in dispatcher at ${running.url}`);
 }

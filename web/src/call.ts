@@ -5,6 +5,7 @@ import { WebSocketTransport } from "@pipecat-ai/websocket-transport";
 import { Activity } from "./activity";
 import { bearer, endpoint, endSession, isWebsocketJoin, type LogEntry, type Session, sessionIdOf } from "./api";
 import { CallMedia } from "./audio/media";
+import { FrameSerializer } from "./audio/serializer";
 import { follow } from "./sse";
 import { endTrouble, lostTrouble, microphoneTrouble, otherTrouble, startTrouble, type Trouble } from "./trouble";
 
@@ -36,7 +37,8 @@ export class Call {
   requestedAt: number | null = null;
   heardAfterMs: number | null = null;
 
-  private readonly media = new CallMedia();
+  private readonly serializer = new FrameSerializer();
+  private readonly media = new CallMedia(this.serializer);
   private readonly client: PipecatClient;
   private readonly streams = new AbortController();
   private readonly meter = setInterval(() => this.measure(), MEASURE_EVERY_MS);
@@ -54,7 +56,7 @@ export class Call {
   ) {
     this.over = new Promise((resolve) => (this.signalOver = resolve));
     this.client = new PipecatClient({
-      transport: new WebSocketTransport({ mediaManager: this.media }),
+      transport: new WebSocketTransport({ mediaManager: this.media, serializer: this.serializer }),
       enableMic: true,
       enableCam: false,
       callbacks: {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Playout } from "../src/audio/playout";
-import { Downsampler, toInt16 } from "../src/audio/resample";
+import { Resampler, toInt16 } from "../src/audio/resample";
 
 const QUANTUM = 128;
 
@@ -14,7 +14,7 @@ function pull(playout: Playout, count: number): number[] {
   return heard;
 }
 
-const ones = (length: number) => new Int16Array(length).fill(0x4000);
+const ones = (length: number) => new Float32Array(length).fill(0.5);
 
 describe("the playout", () => {
   it("is silent until its cushion is full, then plays all without a hole", () => {
@@ -50,21 +50,21 @@ describe("the playout", () => {
 
   it("keeps the order of samples across chunks of odd sizes", () => {
     const playout = new Playout(1, 1, 1);
-    const all = Int16Array.from({ length: 1000 }, (_, i) => i);
+    const all = Float32Array.from({ length: 1000 }, (_, i) => i / 1024);
     for (let i = 0, size = 1; i < 1000; i += size++) playout.push(all.slice(i, i + size));
-    const heard = pull(playout, 8).slice(0, 1000).map((s) => Math.round(s * 0x8000));
+    const heard = pull(playout, 8).slice(0, 1000);
     expect(heard).toEqual([...all]);
   });
 });
 
-describe("the downsampler", () => {
+describe("the resampler", () => {
   const tone = (hz: number, rate: number, seconds = 0.5) => Float32Array.from({ length: rate * seconds }, (_, i) => Math.sin((2 * Math.PI * hz * i) / rate));
   const rms = (samples: Float32Array) => Math.sqrt(samples.reduce((sum, s) => sum + s * s, 0) / samples.length);
   const resampled = (hz: number, from: number, piece = QUANTUM) => {
-    const downsampler = new Downsampler(from, 16_000);
+    const resampler = new Resampler(from, 16_000);
     const input = tone(hz, from);
     const out: number[] = [];
-    for (let i = 0; i < input.length; i += piece) out.push(...downsampler.process(input.subarray(i, i + piece)));
+    for (let i = 0; i < input.length; i += piece) out.push(...resampler.process(input.subarray(i, i + piece)));
     return Float32Array.from(out);
   };
 
@@ -77,6 +77,19 @@ describe("the downsampler", () => {
     let crossings = 0;
     for (let i = 1; i < 7000; i++) if ((out[i - 1] ?? 0) < 0 && (out[i] ?? 0) >= 0) crossings++;
     expect(Math.abs(crossings - 437)).toBeLessThan(2);
+  });
+
+  it("raises the rate without a hole or a new pitch", () => {
+    const resampler = new Resampler(16_000, 48_000);
+    const input = tone(1000, 16_000);
+    const out: number[] = [];
+    for (let i = 0; i < input.length; i += 640) out.push(...resampler.process(input.subarray(i, i + 640)));
+    expect(24_000 - out.length).toBeLessThanOrEqual(3 * 24);
+    expect(rms(Float32Array.from(out.slice(200)))).toBeCloseTo(Math.SQRT1_2, 2);
+    // A sine of 1 kHz obeys s[i-1] + s[i+1] = 2 cos(w) s[i]; a hole, a jump or another pitch does not.
+    const twice = 2 * Math.cos((2 * Math.PI * 1000) / 48_000);
+    const errors = out.slice(300, -1).map((s, i) => Math.abs((out[299 + i] ?? 0) + (out[301 + i] ?? 0) - twice * s));
+    expect(Math.max(...errors)).toBeLessThan(0.003);
   });
 
   it("keeps out what the lower rate cannot carry", () => {

@@ -4,10 +4,11 @@ import type { Tracks } from "@pipecat-ai/client-js";
 import { WavMediaManager } from "@pipecat-ai/websocket-transport";
 // Vite bundles the worklet into a file of its own and gives its address.
 import workletUrl from "./worklet.ts?worker&url";
+import type { FrameSerializer } from "./serializer";
+import type { Heard } from "./worklet";
 
-/** Samples a second towards the bot and from it: what Pipecat's serializers use by default. */
-export const RECORD_RATE = 16_000;
-export const PLAY_RATE = 24_000;
+/** Samples a second towards the bot: what the transport writes into its frames. */
+const RECORD_RATE = 16_000;
 /** The longest that the bot's last words are played after the call. */
 const DRAIN_MS = 5_000;
 /** Samples in one message towards the bot: 20 ms. */
@@ -30,10 +31,10 @@ export class CallMedia extends WavMediaManager {
   private closed = false;
 
   /** Make it inside the handler of a click: only then may audio contexts run. */
-  constructor() {
+  constructor(private readonly serializer: FrameSerializer) {
     super();
-    this.output = new AudioContext({ sampleRate: PLAY_RATE, latencyHint: "interactive" });
-    // The microphone decides its own rate; not every browser converts between contexts.
+    // Both run at the devices' own rates: not every browser converts, and the worklets do.
+    this.output = new AudioContext({ latencyHint: "interactive" });
     this.input = new AudioContext({ latencyHint: "interactive" });
     this.botMeter = this.meter(this.output);
     this.userMeter = this.meter(this.input);
@@ -88,7 +89,8 @@ export class CallMedia extends WavMediaManager {
   override bufferBotAudio(data: ArrayBuffer | Int16Array): Int16Array {
     const samples = data instanceof Int16Array ? data : new Int16Array(data);
     this.open = true;
-    this.player?.port.postMessage(samples);
+    const heard: Heard = { samples, rate: this.serializer.rateOf(samples) };
+    this.player?.port.postMessage(heard);
     return samples;
   }
 

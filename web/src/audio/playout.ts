@@ -25,9 +25,8 @@ export class Playout {
     this.cushion = cushion;
   }
 
-  push(samples: Int16Array): void {
-    const chunk = new Float32Array(samples.length);
-    for (let i = 0; i < samples.length; i++) chunk[i] = (samples[i] ?? 0) / 0x8000;
+  push(chunk: Float32Array): void {
+    if (chunk.length === 0) return;
     if (this.filling && this.buffered === 0) {
       this.waited = 0;
       if (this.dryFor !== null && this.dryFor < this.maxGap) {

@@ -1,12 +1,12 @@
-/** The microphone's rate to the bot's. */
+/** From one sample rate to another: the microphone's to the bot's, the bot's to the speaker's. */
 
 /** Taps on either side of an output sample, in samples of the lower rate. */
 const REACH = 12;
 /** Positions between two input samples for which the filter is worked out ahead. */
 const PHASES = 128;
 
-/** Lowers the sample rate of a stream: a windowed-sinc filter, read at fractional positions. */
-export class Downsampler {
+/** Changes the sample rate of a stream: a windowed-sinc filter, read at fractional positions. */
+export class Resampler {
   private readonly step: number;
   private readonly taps: number;
   private readonly filters: Float32Array[];
@@ -48,6 +48,11 @@ export class Downsampler {
   }
 }
 
+/** Samples that travelled as 16-bit integers, from -1 to 1. */
+export function fromInt16(samples: Int16Array): Float32Array {
+  return Float32Array.from(samples, (sample) => sample / 0x8000);
+}
+
 /** Samples as 16-bit integers, the form that travels. */
 export function toInt16(samples: Float32Array): Int16Array {
   const out = new Int16Array(samples.length);
@@ -63,7 +68,7 @@ function filter(fraction: number, taps: number, scale: number): Float32Array {
   let sum = 0;
   for (let i = 0; i < taps; i++) {
     const distance = i - taps / 2 + 1 - fraction;
-    // A little below half the output rate, so that the filter's slope lies outside of the band.
+    // A little below half the lower rate, so that the filter's slope lies outside of the band.
     const x = (distance * 0.94) / scale;
     const window = Math.abs(distance) < taps / 2 ? 0.5 + 0.5 * Math.cos((2 * Math.PI * distance) / taps) : 0;
     out[i] = (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x)) * window;

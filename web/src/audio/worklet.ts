@@ -1,6 +1,6 @@
 /** Runs in the audio thread: one processor for each direction. */
 
-import { Downsampler, toInt16 } from "./resample";
+import { fromInt16, Resampler, toInt16 } from "./resample";
 import { Playout } from "./playout";
 
 // TypeScript has no library for the audio worklet's scope.
@@ -16,21 +16,21 @@ interface Options {
 
 /** Microphone to 16-bit chunks at `rate`, posted as ArrayBuffers of `chunk` samples. */
 class Capture extends AudioWorkletProcessor {
-  private readonly downsampler: Downsampler;
+  private readonly resampler: Resampler;
   private readonly chunk: Int16Array;
   private filled = 0;
 
   constructor(options: Options) {
     super();
     const { rate, chunk } = options.processorOptions ?? { rate: 16_000, chunk: 320 };
-    this.downsampler = new Downsampler(sampleRate, rate);
+    this.resampler = new Resampler(sampleRate, rate);
     this.chunk = new Int16Array(chunk);
   }
 
   process(inputs: Float32Array[][]): boolean {
     const mono = inputs[0]?.[0];
     if (!mono) return true;
-    for (const sample of toInt16(this.downsampler.process(mono))) {
+    for (const sample of toInt16(this.resampler.process(mono))) {
       this.chunk[this.filled++] = sample;
       if (this.filled === this.chunk.length) {
         const buffer = this.chunk.slice().buffer;
@@ -42,9 +42,15 @@ class Capture extends AudioWorkletProcessor {
   }
 }
 
+/** A piece of what the bot says. */
+export interface Heard {
+  samples: Int16Array;
+  rate: number;
+}
+
 /**
- * 16-bit chunks at the context's own rate to the speaker. Asked to "drain", it answers "drained"
- * once everything was played.
+ * 16-bit chunks of any rate to the speaker. Asked to "drain", it answers "drained" once everything
+ * was played.
  */
 class Play extends AudioWorkletProcessor {
   private readonly playout = new Playout(
@@ -53,14 +59,20 @@ class Play extends AudioWorkletProcessor {
     Math.round(sampleRate * 0.25),
   );
 
+  private resampler: { rate: number; stream: Resampler } | null = null;
   private draining = false;
 
   constructor() {
     super();
-    this.port.onmessage = (event: MessageEvent<Int16Array | "drain">) => {
+    this.port.onmessage = (event: MessageEvent<Heard | "drain">) => {
       if (event.data === "drain") this.draining = true;
-      else this.playout.push(event.data);
+      else this.hear(event.data);
     };
+  }
+
+  private hear({ samples, rate }: Heard): void {
+    if (this.resampler?.rate !== rate) this.resampler = { rate, stream: new Resampler(rate, sampleRate) };
+    this.playout.push(this.resampler.stream.process(fromInt16(samples)));
   }
 
   process(_inputs: Float32Array[][], outputs: Float32Array[][]): boolean {
