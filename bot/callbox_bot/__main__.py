@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from callbox_bot import botfile, log
@@ -23,9 +24,11 @@ def main() -> None:
         # Only now: it imports Pipecat, and a bot file that does not load should say so at once.
         from callbox_bot import server
 
-        asyncio.run(server.serve(bot_file, server.bind(args.host, args.port)))
+        listener = server.bind(args.host, args.port)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(server.serve(bot_file, listener))
     except botfile.BotFileError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, error.trace)
     except OSError as error:
         _fail(f"cannot listen on {args.host}:{args.port}: {error}", CANNOT_LISTEN)
 
@@ -47,9 +50,20 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _fail(message: str, exit_code: int) -> None:
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop where the image has it: it saves a third of what a frame of audio costs."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _fail(message: str, exit_code: int, trace: str = "") -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"callbox-bot: {message}\n")
+    # What it comes down to is the last line, where a log's tail shows it.
+    sys.stderr.write(f"{trace}callbox-bot: {message}\n")
     raise SystemExit(exit_code)
 
 

@@ -94,7 +94,9 @@ class _Contract:
     async def bot(self, request: Request) -> JSONResponse:
         body = await _json(request)
         if not isinstance(body, dict):
-            return _error(422, "bad-request", "the body of /bot must be a JSON object ({} if empty)")
+            return _error(
+                422, "bad-request", "the body of /bot must be a JSON object ({} if empty)"
+            )
         session_id = request.headers.get("x-daily-session-id")
         try:
             runner_args = _runner_arguments(request.headers, body, session_id)

@@ -40,11 +40,13 @@ class BotFileError(Exception):
     Parameters:
         message: What was attempted and what came of it.
         exit_code: What this process should exit with.
+        trace: The traceback through the bot's own code, if that is what failed.
     """
 
-    def __init__(self, message: str, exit_code: int):
+    def __init__(self, message: str, exit_code: int, trace: str = ""):
         super().__init__(message)
         self.exit_code = exit_code
+        self.trace = trace
 
 
 def load(path: Path) -> BotFile:
@@ -85,12 +87,12 @@ def load(path: Path) -> BotFile:
 
 def failed(doing: str, error: BaseException) -> BotFileError:
     """Describe an error in the bot's own code, with its traceback."""
-    said = "".join(traceback.format_exception(error)).rstrip()
+    trace = "".join(traceback.format_exception(error))
     kind = type(error).__name__
     hint = ""
     if isinstance(error, ModuleNotFoundError):
         hint = f" (is '{error.name}' installed in the image?)"
-    return BotFileError(f"{said}\n{doing} failed: {kind}: {error}{hint}", DOES_NOT_LOAD)
+    return BotFileError(f"{doing} failed: {kind}: {error}{hint}", DOES_NOT_LOAD, trace)
 
 
 def _takes_nothing(function: object) -> bool:

@@ -83,5 +83,5 @@ class _FromStandardLibrary(logging.Handler):
             level: str | int = logger.level(record.levelname).name
         except ValueError:
             level = record.levelno
-        named = logger.patch(lambda entry: entry.update(name=record.name))
+        named = logger.patch(lambda entry: entry.__setitem__("name", record.name))
         named.opt(exception=record.exc_info).log(level, "{}", record.getMessage())

@@ -62,8 +62,7 @@ class Life:
 
     @property
     def can_serve(self) -> bool:
-        """Whether a session could start now, or one is running (as probes of Pipecat's base image
-        see it)."""
+        """Whether a session could start now or is running, as probes see the base image."""
         return self.phase in (Phase.READY, Phase.AWAKE, Phase.IN_SESSION)
 
     async def wake(self, wake: Wake) -> list[str]:

@@ -139,15 +139,6 @@ def _reseed_tempfile(wake: Wake) -> bool:
     return True
 
 
-def _reseed_uuid(wake: Wake) -> bool:
-    # A machine without a network card has a random node id for uuid1, remembered once drawn.
-    uuid = sys.modules.get("uuid")
-    if uuid is None:
-        return False
-    uuid._node = None  # type: ignore[attr-defined]
-    return True
-
-
 def _reseed_numpy(wake: Wake) -> bool:
     # Only if it is loaded: its generator would be seeded by the kernel on first import.
     numpy_random = sys.modules.get("numpy.random")
@@ -172,7 +163,6 @@ _GENERATORS: dict[str, Callable[[Wake], bool]] = {
     "openssl": _reseed_openssl,
     "random": _reseed_random,
     "tempfile": _reseed_tempfile,
-    "uuid": _reseed_uuid,
     "numpy": _reseed_numpy,
     "torch": _reseed_torch,
 }

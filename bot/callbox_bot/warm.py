@@ -62,7 +62,7 @@ async def _rehearse() -> None:
         params=PipelineParams(audio_in_sample_rate=SAMPLE_RATE, audio_out_sample_rate=SAMPLE_RATE),
     )
 
-    @transport.event_handler("on_client_disconnected")  # type: ignore[untyped-decorator]
+    @transport.event_handler("on_client_disconnected")
     async def hang_up(_transport: object, _websocket: object) -> None:
         await worker.cancel()
 

@@ -65,7 +65,8 @@ def speak(text: str) -> bytes:
     done = subprocess.run([program, "--stdout", text], capture_output=True, check=True)
     with wave.open(io.BytesIO(done.stdout)) as spoken:
         rate, pcm = spoken.getframerate(), spoken.readframes(spoken.getnframes())
-    return soxr.resample(np.frombuffer(pcm, "<i2"), rate, SAMPLE_RATE).astype("<i2").tobytes()
+    samples: np.ndarray = soxr.resample(np.frombuffer(pcm, "<i2"), rate, SAMPLE_RATE)
+    return samples.astype("<i2").tobytes()
 
 
 # Spoken while the file is loaded: it is in the template, and no call waits for it.

@@ -1,0 +1,65 @@
+import asyncio
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from client import Ear, client_ready, silence, speech, talk
+from programs import DEADLINE_SECS, PARROT, Program, free_port, runner, running
+from websockets.asyncio.client import connect
+
+
+@pytest.fixture(params=["callbox-bot", "development-runner"])
+def parrot(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a parrot, run by us and by Pipecat itself."""
+    if request.param == "callbox-bot":
+        with runner(PARROT) as program:
+            yield program.ws_url
+        return
+    port = free_port()
+    argv = [sys.executable, str(PARROT), "-t", "websocket", "--port", str(port)]
+    with running(Program(argv, cwd=PARROT.parent)) as program:
+        program.line("Application startup complete")
+        until = httpx.HTTPTransport(retries=5)
+        with httpx.Client(transport=until, timeout=DEADLINE_SECS) as http:
+            assert http.get(f"http://localhost:{port}/status").json()["transports"] == ["websocket"]
+        yield f"ws://localhost:{port}/ws-client"
+
+
+async def test_greets_and_repeats_every_sample(parrot: str) -> None:
+    said = speech(2.0)
+    async with connect(parrot, compression=None) as connection, asyncio.TaskGroup() as tasks:
+        ear = Ear(connection)
+        tasks.create_task(ear.listen())
+        await connection.send(client_ready("abc"))
+
+        await ear.until(lambda heard: heard.count("bot-stopped-speaking") == 1)
+        ready = next(message for message in ear.messages if message["type"] == "bot-ready")
+        assert ready["id"] == "abc"
+        greeting = len(ear.pcm)
+        assert greeting > len(silence(2.0))
+        assert any(ear.pcm)
+
+        await talk(connection, silence(0.5) + said + silence(1.0))
+        await ear.until(lambda heard: heard.count("bot-stopped-speaking") == 2)
+        repeated = ear.pcm[greeting:].rstrip(b"\0")
+        assert {rate for _, _, rate in ear.audio} == {16_000}
+        # It may leave out the quiet before the first word and after the last, nothing else.
+        whole = silence(0.5) + said + silence(1.0)
+        assert repeated in whole
+        assert len(repeated) > 0.9 * len(said)
+        await connection.close()
+
+
+async def test_answers_in_real_time(parrot: str) -> None:
+    """What is said comes back once, at the speed of speech."""
+    async with connect(parrot, compression=None) as connection, asyncio.TaskGroup() as tasks:
+        ear = Ear(connection)
+        tasks.create_task(ear.listen())
+        opened = asyncio.get_running_loop().time()
+        await ear.until(lambda heard: heard.count("bot-stopped-speaking") == 1)
+        first, last = ear.audio[0][0], ear.audio[-1][0]
+        assert first - opened < 1.0
+        length = len(ear.pcm) / 2 / 16_000
+        assert last - first == pytest.approx(length, abs=0.5)
+        await connection.close()
