@@ -22,6 +22,8 @@ export interface CallEvents {
   trouble(trouble: Trouble): void;
 }
 
+/** A machine that starts slowly has nothing to say for a while. */
+const LOG_RETRIES = Array<number>(60).fill(1_000);
 const MEASURE_EVERY_MS = 50;
 /** How long the session's end is awaited after the call is over. */
 const END_WAIT_MS = 30_000;
@@ -78,8 +80,9 @@ export class Call {
     this.enter("joining");
     try {
       await Promise.race([this.client.connect(join), this.over]);
-    } catch (error) {
-      return this.fail(otherTrouble(error));
+    } catch {
+      // The socket was refused; the transport's words for it help nobody, the session's may.
+      return this.connectionClosed();
     }
     if (this.isOver) return;
     this.media.openMicrophone();
@@ -161,7 +164,15 @@ export class Call {
       .catch(() => undefined)
       .then(() => setTimeout(() => this.streams.abort(), 1_000));
     // Logs are an extra: the page works without them.
-    follow({ url: endpoint(`${base}/logs?follow=true`), token, event: "log", onData: onLog, signal }).catch(() => undefined);
+    follow({
+      url: endpoint(`${base}/logs?follow=true`),
+      token,
+      event: "log",
+      onData: onLog,
+      signal,
+      mayEnd: () => this.session?.state === "ended",
+      retryMs: LOG_RETRIES,
+    }).catch(() => undefined);
   }
 
   private onSession(session: Session): boolean {
@@ -189,15 +200,16 @@ export class Call {
     if (this.isOver || (this.phase !== "joining" && this.phase !== "live")) return;
     this.finish();
     void this.sessionIsEnding(4_000).then((known) => {
-      if (!known) this.report(lostTrouble());
+      if (known || !this.token) return;
+      this.report(lostTrouble());
+      // Without a client the session would only wait for its time-out.
+      void endSession(sessionIdOf(this.token), this.token).catch(() => undefined);
     });
   }
 
   private fail(trouble: Trouble): void {
     this.report(trouble);
     this.finish();
-    // Without a client the session would only wait for its time-out.
-    if (this.token) void endSession(sessionIdOf(this.token), this.token).catch(() => undefined);
   }
 
   private report(trouble: Trouble): void {

@@ -20,8 +20,27 @@ export function tick(ms: number): string {
 
 /** A log line without the escapes that colour terminals. */
 export function plainLine(line: string): string {
-  // eslint-disable-next-line no-control-regex
-  return line.replace(/\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007]*\u0007/g, "").replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, "");
+  const escapes = /\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007]*\u0007/g;
+  return line.replace(escapes, "").replace(/[\u0000-\u0008\u000a-\u001f\u007f]/g, "");
+}
+
+/** A log line as a person wants it: of a JSON record the level, the message and what went wrong. */
+export function readableLine(line: string): { level: string | null; text: string } {
+  const record = line.startsWith("{") ? parseRecord(line) : null;
+  const message = record?.["message"] ?? record?.["msg"];
+  if (!record || typeof message !== "string") return { level: null, text: plainLine(line) };
+  const level = typeof record["level"] === "string" ? record["level"].toLowerCase() : null;
+  const exception = typeof record["exception"] === "string" ? `\n${record["exception"].trimEnd()}` : "";
+  return { level, text: (message + exception).split("\n").map(plainLine).join("\n") };
+}
+
+function parseRecord(line: string): Record<string, unknown> | null {
+  try {
+    const value: unknown = JSON.parse(line);
+    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : null;
+  } catch {
+    return null;
+  }
 }
 
 function trim(decimal: string): string {

@@ -49,6 +49,8 @@ export interface Follow {
   /** Called with each event's parsed data. Answers whether this was the last one. */
   onData: (data: unknown) => boolean;
   signal: AbortSignal;
+  /** Asked when the stream ends in good order: whether that was to be expected. */
+  mayEnd?: () => boolean;
   /** Waits between two tries, in milliseconds; its length is the number of tries in a row. */
   retryMs?: number[];
 }
@@ -63,7 +65,7 @@ export async function follow(options: Follow): Promise<void> {
     let error: unknown = new Error("the stream ended early");
     try {
       const { last, received } = await readOnce(options);
-      if (last) return;
+      if (last || options.mayEnd?.()) return;
       if (received) failures = 0;
     } catch (e) {
       if (options.signal.aborted) return;

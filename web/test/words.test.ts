@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Activity, meterHeight } from "../src/activity";
 import { type Session, isWebsocketJoin, sessionIdOf } from "../src/api";
-import { plainLine, span, tick } from "../src/format";
+import { plainLine, readableLine, span, tick } from "../src/format";
 import { keyInFragment, looksLikeKey } from "../src/key";
 import { endTrouble, microphoneTrouble, startTrouble } from "../src/trouble";
 import { statusLine } from "../src/words";
@@ -23,6 +23,18 @@ describe("numbers", () => {
 describe("log lines", () => {
   it("lose colours and control characters", () => {
     expect(plainLine("\u001b[1m\u001b[32mINFO\u001b[0m a\tb\u0007\r")).toBe("INFO a\tb");
+  });
+});
+
+describe("log records", () => {
+  it("show level, message and exception", () => {
+    const line = JSON.stringify({ time: "t", level: "ERROR", message: "it \u001b[1mbroke", exception: "Traceback\n  here\n" });
+    expect(readableLine(line)).toEqual({ level: "error", text: "it broke\nTraceback\n  here" });
+  });
+  it("are told from lines that merely look like them", () => {
+    expect(readableLine("{not json")).toEqual({ level: null, text: "{not json" });
+    expect(readableLine('{"a":1}')).toEqual({ level: null, text: '{"a":1}' });
+    expect(readableLine("plain")).toEqual({ level: null, text: "plain" });
   });
 });
 

@@ -1,7 +1,7 @@
 /** The session's log lines. */
 
 import type { LogEntry } from "../api";
-import { plainLine } from "../format";
+import { readableLine } from "../format";
 
 /** A bot that writes without end must not fill the tab's memory. */
 const MOST_LINES = 1_000;
@@ -34,8 +34,10 @@ export class LogView {
 function makeLine(entry: LogEntry, acceptedAtMs: number | null): HTMLLIElement {
   const line = document.createElement("li");
   line.dataset["source"] = entry.source;
+  const { level, text } = readableLine(entry.text);
+  if (level) line.dataset["level"] = level;
   const since = acceptedAtMs === null ? "" : `${((entry.at_ms - acceptedAtMs) / 1000).toFixed(3)}`;
-  line.append(cell("at", since), cell("source", entry.source), cell("text", plainLine(entry.text)));
+  line.append(cell("at", since), cell("source", entry.source), cell("text", text));
   return line;
 }
 
