@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use crate::media::SEND_RATE;
 use crate::pcm;
 
-/// "Hello there! Please say this back to me.", 16 kHz mono, made with espeak-ng and sox.
+/// "Hello there please say this back to me", 16 kHz mono, made with espeak-ng and sox. In one
+/// breath: a pause would make bots answer the first half.
 static HELLO: &[u8] = include_bytes!("../assets/hello.wav");
 /// Longer speeches are a mistake rather than a test.
 const LONGEST_SECONDS: usize = 120;
