@@ -124,11 +124,14 @@ fn judge(expect: Expect, placed: &Placed, audio: &Audio) -> Result<(), CliError>
     if good {
         return Ok(());
     }
-    let detail = match (audio.received_bytes, audio.greeting, audio.answer) {
+    let mut detail = match (audio.received_bytes, audio.greeting, audio.answer) {
         (0, ..) => "not a single frame was heard".to_owned(),
         (_, _, true) => format!("what came back is not what was said ({})", audio.echo_similarity),
         (_, true, false) => "the bot greeted, but did not answer".to_owned(),
         (bytes, false, false) => format!("{bytes} bytes of silence were heard"),
     };
+    if placed.cut_off {
+        detail.push_str("; the other side hung up");
+    }
     Err(CliError::NoAudio { session_id: placed.session.id.clone(), detail })
 }

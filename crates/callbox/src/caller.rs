@@ -41,6 +41,8 @@ pub struct Placed {
     pub sent_bytes: u64,
     /// What only the client can know.
     pub client_ms: ClientMs,
+    /// The other side ended it, not we.
+    pub cut_off: bool,
     /// Why the call is not a good one, where something broke.
     pub trouble: Option<CliError>,
 }
@@ -76,7 +78,7 @@ pub async fn place(
     plan: &Plan,
     progress: &Progress,
 ) -> Result<Placed, CliError> {
-    progress.say("asking for a session");
+    progress.doing("asking for a session");
     let begun = Instant::now();
     let started = client.start(&plan.request).await?;
     let client_ms = ClientMs { request: Some(millis(begun.elapsed())), ..ClientMs::default() };
@@ -93,11 +95,12 @@ pub async fn place(
         client_ms,
     };
     let end = call.run(&started).await;
+    let cut_off = matches!(end, End::Closed);
     let (session, trouble) = settle(&own, &started.session_id, end, call.latest.take()).await?;
     progress.session(&session);
     call.note_times();
     let Call { heard, sent_bytes, client_ms, .. } = call;
-    Ok(Placed { session, heard, sent_bytes, client_ms, trouble })
+    Ok(Placed { session, heard, sent_bytes, client_ms, cut_off, trouble })
 }
 
 struct Call<'a> {
@@ -134,6 +137,7 @@ impl Call<'_> {
             return End::Gone(error.into());
         }
         let end = self.talk(&mut line).await;
+        self.progress.doing("hanging up");
         line.hang_up().await;
         end
     }
@@ -163,6 +167,7 @@ impl Call<'_> {
                         return End::Gone(CliError::TooSlow { what, limit: self.plan.patience });
                     }
                     let Some(frame) = self.speak(now) else { return End::HungUp };
+                    self.progress.doing(self.conversation.doing());
                     if let Some(frame) = frame
                         && let Err(error) = line.send(&frame).await
                     {

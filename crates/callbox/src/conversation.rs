@@ -75,6 +75,16 @@ impl Conversation {
         self.bot_there.is_some()
     }
 
+    /// What the caller is doing, for people.
+    pub fn doing(&self) -> &'static str {
+        match self.phase {
+            Phase::Waiting => "waiting for the bot",
+            Phase::Greeting => "listening",
+            Phase::Speaking { .. } => "speaking",
+            Phase::Answer { .. } => "waiting for the answer",
+        }
+    }
+
     /// When the last word was said.
     pub fn spoken(&self) -> Option<Duration> {
         match self.phase {

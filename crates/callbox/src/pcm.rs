@@ -6,8 +6,16 @@ const AUDIBLE_RMS: f64 = 150.0;
 
 /// Whether somebody would hear something: one block of 20 ms is loud enough.
 pub fn audible(samples: &[i16], rate: u32) -> bool {
+    !trim(samples, rate).is_empty()
+}
+
+/// From the first to the last audible block of 20 ms.
+pub fn trim(samples: &[i16], rate: u32) -> &[i16] {
     let block = (rate as usize / 50).max(1);
-    samples.chunks(block).any(|block| rms(block) > AUDIBLE_RMS)
+    let is_loud = |block: &[i16]| rms(block) > AUDIBLE_RMS;
+    let Some(first) = samples.chunks(block).position(is_loud) else { return &[] };
+    let last = samples.chunks(block).map(is_loud).rposition(|loud| loud).unwrap_or(first);
+    &samples[first * block..samples.len().min((last + 1) * block)]
 }
 
 /// Root mean square.
@@ -113,6 +121,7 @@ mod tests {
         let mut word = vec![0; 16_000];
         word[8_000..8_400].fill(2_000);
         assert!(audible(&word, 16_000));
+        assert_eq!(trim(&word, 16_000).len(), 640, "the two blocks that it touches");
         assert!(!audible(&[], 0));
     }
 }

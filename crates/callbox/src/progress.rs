@@ -7,19 +7,27 @@ use std::time::Duration;
 use callbox_protocol::api::Session;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::terminal::{Look, printable};
+use crate::terminal::Look;
 
 /// Shows progress on standard error. Cheap where it is not wanted.
 pub struct Progress {
     kind: Kind,
-    /// The moments that have been told.
-    told: Mutex<Vec<&'static str>>,
+    told: Mutex<Told>,
 }
 
 enum Kind {
     Silent,
     Lines,
     Line(ProgressBar),
+}
+
+/// What has been shown.
+#[derive(Default)]
+struct Told {
+    moments: Vec<&'static str>,
+    /// The moments, for the moving line.
+    reached: String,
+    doing: &'static str,
 }
 
 impl Progress {
@@ -38,12 +46,17 @@ impl Progress {
         Progress { kind: Kind::Silent, told: Mutex::default() }
     }
 
-    /// Something that is worth a line of its own where lines are kept.
-    pub fn say(&self, text: &str) {
+    /// What is going on now. Telling the same again costs nothing.
+    pub fn doing(&self, doing: &'static str) {
+        let Ok(mut told) = self.told.lock() else { return };
+        if told.doing == doing {
+            return;
+        }
+        told.doing = doing;
         match &self.kind {
             Kind::Silent => {}
-            Kind::Lines => eprintln!("{}", printable(text)),
-            Kind::Line(line) => line.set_message(printable(text)),
+            Kind::Lines => eprintln!("{doing}"),
+            Kind::Line(line) => line.set_message(told.line()),
         }
     }
 
@@ -55,29 +68,29 @@ impl Progress {
             Kind::Silent => {}
             Kind::Lines => {
                 for (name, ms) in reached {
-                    if !told.contains(&name) {
+                    if !told.moments.contains(&name) {
                         eprintln!("{name} +{ms:.0} ms");
-                        told.push(name);
+                        told.moments.push(name);
                     }
                 }
             }
-            Kind::Line(line) if !reached.is_empty() => line.set_message(
-                reached
-                    .iter()
-                    .map(|(name, ms)| format!("{name} {ms:.0}"))
-                    .collect::<Vec<_>>()
-                    .join(" > "),
-            ),
-            Kind::Line(_) => {}
+            Kind::Line(line) => {
+                let words: Vec<String> =
+                    reached.iter().map(|(name, ms)| format!("{name} {ms:.0}")).collect();
+                told.reached = words.join(" > ");
+                line.set_message(told.line());
+            }
         }
     }
 
     /// How many of how many are done.
     pub fn count(&self, done: usize, of: usize, failed: usize) {
         let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        let text = format!("{done} of {of} starts{failures}");
         match &self.kind {
-            Kind::Lines if done < of && !done.is_multiple_of(10) => {}
-            _ => self.say(&format!("{done} of {of} starts{failures}")),
+            Kind::Lines if done == of || done.is_multiple_of(10) => eprintln!("{text}"),
+            Kind::Silent | Kind::Lines => {}
+            Kind::Line(line) => line.set_message(text),
         }
     }
 
@@ -85,6 +98,15 @@ impl Progress {
     pub fn done(&self) {
         if let Kind::Line(line) = &self.kind {
             line.finish_and_clear();
+        }
+    }
+}
+
+impl Told {
+    fn line(&self) -> String {
+        match (self.reached.as_str(), self.doing) {
+            ("", doing) => doing.to_owned(),
+            (reached, doing) => format!("{reached} ms | {doing}"),
         }
     }
 }

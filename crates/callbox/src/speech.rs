@@ -86,10 +86,11 @@ fn from_wav(path: &Path) -> Result<Vec<i16>, SpeechError> {
     if samples.len() > LONGEST_SECONDS * SEND_RATE as usize {
         return unsuitable(format!("it is longer than {LONGEST_SECONDS} s"));
     }
-    if !pcm::audible(&samples, SEND_RATE) {
-        return unsuitable("there is no sound in it".to_owned());
+    // Without the silence at its ends: what counts is when the last word was said.
+    match pcm::trim(&samples, SEND_RATE) {
+        [] => unsuitable("there is no sound in it".to_owned()),
+        words => Ok(words.to_vec()),
     }
-    Ok(samples)
 }
 
 fn from_text(text: &str) -> Result<Vec<i16>, SpeechError> {

@@ -78,6 +78,7 @@ enum Mode {
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     let progress = Progress::new(context.quiet());
+    progress.doing("starting");
     let from = word(args.from);
     let runs = match args.mode {
         Mode::Seq => one_by_one(&client, &args, &progress).await?,
@@ -144,7 +145,8 @@ fn judge(placed: Placed, from: From) -> Run {
     } else if start != word(from) {
         Some(format!("started from {start}, not from {}", word(from)))
     } else if placed.heard.first_sound.is_none() {
-        Some("no sound was heard".to_owned())
+        let who = if placed.cut_off { "the bot hung up" } else { "the time was up" };
+        Some(format!("no sound was heard before {who}"))
     } else {
         None
     };

@@ -110,9 +110,9 @@ impl<'a> Report<'a> {
         }
         let similarity = self.audio.echo_similarity;
         if similarity >= ECHO {
-            let _ = write!(text, " what was said came back (similarity {similarity:.2})");
+            let _ = write!(text, " an echo (similarity {similarity:.2})");
         } else {
-            let _ = write!(text, " something else came back (similarity {similarity:.2})");
+            let _ = write!(text, " not an echo (similarity {similarity:.2})");
         }
         text
     }
