@@ -29,6 +29,9 @@ pub struct HostConfig {
     pub clone_timeout: Duration,
     /// How long a wake may take: reseeding of the kernel, the clock and the bot.
     pub wake_timeout: Duration,
+    /// How long a machine that is awake lives without a connection from a dispatcher, before it
+    /// ends itself. Longer than a restart of the dispatcher takes.
+    pub orphan_after: Duration,
     /// How long the probe guest may take to prove that KVM works.
     pub probe_timeout: Duration,
 }
@@ -47,6 +50,7 @@ impl HostConfig {
             boot_timeout: Duration::from_secs(30),
             clone_timeout: Duration::from_secs(10),
             wake_timeout: Duration::from_secs(15),
+            orphan_after: Duration::from_secs(120),
             probe_timeout: Duration::from_secs(6),
         }
     }

@@ -188,7 +188,11 @@ impl Host {
             memory,
             kernel: self.boot.kernel.image.clone(),
             initramfs: self.boot.initramfs.clone(),
-            append: kernel_command_line(emulated.then(tsc::host_khz).flatten(), shape.disk_mib),
+            append: kernel_command_line(
+                emulated.then(tsc::host_khz).flatten(),
+                shape,
+                self.config.orphan_after,
+            ),
             rootfs: rootfs.map(Path::to_path_buf),
         }
     }

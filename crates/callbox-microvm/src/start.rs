@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use callbox_link::{Link, LinkError, fresh_wake};
 use callbox_protocol::agent::Prepare;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{Accelerator, HostConfig, MachineShape};
 use crate::error::{Error, chain};
@@ -29,6 +29,7 @@ use crate::host::Host;
 use crate::image::Image;
 use crate::layout::check_name;
 use crate::lock::FileLock;
+use crate::qemu::command::STATE_FD;
 use crate::qemu::{Invocation, Memory};
 use crate::qmp::{Qmp, QmpError};
 use crate::run::vm::connect;
@@ -201,7 +202,7 @@ impl Boot<'_> {
         let waking = async {
             let config = &self.host.config;
             let restored = async {
-                restored(self.directory).await?;
+                restore(self.directory).await?;
                 Ok(Instant::now())
             };
             let both = async { tokio::try_join!(restored, hello(self.directory)) };
@@ -251,18 +252,22 @@ pub(crate) async fn hello(directory: &RunDir) -> Result<Link, Error> {
     Link::open(Box::new(carrier)).await.map_err(link_error("reach the agent"))
 }
 
-/// Waits until QEMU says that the guest runs.
-async fn restored(directory: &RunDir) -> Result<(), Error> {
-    let watch = async {
+/// Has QEMU take in the template's state and let the guest run.
+async fn restore(directory: &RunDir) -> Result<(), Error> {
+    let dialogue = async {
         let mut qmp = Qmp::connect(&directory.qmp_socket()).await?;
-        // Events count from here on; what happened before shows in the status.
-        let status = qmp.execute("query-status", Value::Null).await?;
-        if status["status"] != "running" {
-            qmp.wait_event(|event| event.name == "RESUME").await?;
-        }
+        let on = |capability: &str| json!({ "capability": capability, "state": true });
+        let capabilities = [on("x-ignore-shared"), on("events")];
+        qmp.execute("migrate-set-capabilities", json!({ "capabilities": capabilities })).await?;
+        let uri = format!("fd:{STATE_FD}");
+        qmp.execute("migrate-incoming", json!({ "uri": uri })).await?;
+        // A state that cannot be taken in ends QEMU. Before it is in, `cont` would be lost.
+        qmp.wait_event(|event| event.name == "MIGRATION" && event.data["status"] == "completed")
+            .await?;
+        qmp.execute("cont", Value::Null).await?;
         Ok::<_, QmpError>(())
     };
-    watch.await.map_err(qmp_error("restore the template's state"))
+    dialogue.await.map_err(qmp_error("restore the template's state"))
 }
 
 pub(crate) async fn prepare(vm: &Vm, link: &Link, what: &Prepare) -> Result<(), Error> {

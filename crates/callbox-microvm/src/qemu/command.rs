@@ -9,6 +9,7 @@
 //! equal between the machine that was frozen and its clones.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::{Accelerator, MachineShape, Network};
 
@@ -108,8 +109,8 @@ impl Invocation {
         line.add("-initrd", self.initramfs.to_string_lossy());
         line.add("-append", self.append.clone());
         if matches!(self.memory, Memory::CopyOnWrite(_)) {
-            line.add("-global", "migration.x-ignore-shared=on");
-            line.add("-incoming", format!("fd:{STATE_FD}"));
+            // Nothing comes in before the monitor has said how (see `start::restore`).
+            line.add("-incoming", "defer");
         }
         line.0
     }
@@ -162,16 +163,27 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 ///
 /// `tsc_khz` is passed under software emulation only, where calibration may hang (see
 /// [`crate::guest::tsc`]); `panic=-1 reboot=t` with QEMU's `-no-reboot` make every end of the
-/// guest an end of QEMU.
+/// guest an end of QEMU. The rest is for the agent.
 #[must_use]
-pub fn kernel_command_line(tsc_khz: Option<u64>, disk_mib: u32) -> String {
+pub fn kernel_command_line(
+    tsc_khz: Option<u64>,
+    shape: &MachineShape,
+    orphan_after: Duration,
+) -> String {
     let mut line = "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init".to_owned();
     if let Some(khz) = tsc_khz {
         line.push_str(&format!(" tsc_early_khz={khz}"));
     }
-    line.push_str(&format!(" callbox.disk_mib={disk_mib}"));
+    line.push_str(&format!(" callbox.disk_mib={}", shape.disk_mib));
+    line.push_str(&format!(" callbox.orphan_s={}", orphan_after.as_secs()));
+    if shape.network == Network::User {
+        line.push_str(USER_NETWORK);
+    }
     line
 }
+
+/// QEMU's user network looks the same in every machine.
+const USER_NETWORK: &str = " callbox.ip=10.0.2.15/24 callbox.gateway=10.0.2.2 callbox.dns=10.0.2.3";
 
 #[derive(Default)]
 struct Line(Vec<String>);
@@ -201,17 +213,19 @@ mod tests {
     use super::*;
 
     fn sample() -> Invocation {
+        let shape =
+            MachineShape { memory_mib: 256, vcpus: 4, disk_mib: 32, network: Network::None };
         Invocation {
             run_dir: "/data/run/a,b".into(),
             accelerator: Accelerator::Tcg,
             cpu: "max".into(),
             tb_size_mib: 64,
-            shape: MachineShape { memory_mib: 256, vcpus: 4, disk_mib: 32, network: Network::None },
             memory: Memory::Fresh,
             kernel: "/data/kernel/vmlinuz".into(),
             initramfs: "/data/kernel/initramfs".into(),
-            append: kernel_command_line(Some(2_600_000), 32),
+            append: kernel_command_line(Some(2_600_000), &shape, Duration::from_secs(60)),
             rootfs: Some("/data/images/x/rootfs.erofs".into()),
+            shape,
         }
     }
 
@@ -246,6 +260,15 @@ mod tests {
     }
 
     #[test]
+    fn a_user_network_is_asked_for_and_told_to_the_agent() {
+        let shape = MachineShape { network: Network::User, ..sample().shape };
+        let append = kernel_command_line(None, &shape, Duration::from_secs(60));
+        assert!(append.ends_with("callbox.dns=10.0.2.3") && !append.contains("tsc"), "{append}");
+        let line = Invocation { shape, append, ..sample() }.arguments();
+        assert_eq!(value(&line, "-netdev"), ["user,id=network,restrict=off"]);
+    }
+
+    #[test]
     fn a_clone_differs_from_its_template_in_memory_and_incoming_only() {
         let template = Invocation { memory: Memory::Shared("/t/mem".into()), ..sample() };
         let clone = Invocation { memory: Memory::CopyOnWrite("/t/mem".into()), ..sample() };
@@ -254,7 +277,7 @@ mod tests {
             value(&line, "-object"),
             ["memory-backend-file,id=mem,size=256M,mem-path=/t/mem,share=off"]
         );
-        assert_eq!(value(&line, "-incoming"), ["fd:6"]);
+        assert_eq!(value(&line, "-incoming"), ["defer"]);
         assert_eq!(template.fingerprint(), clone.fingerprint());
         let elsewhere = Invocation { run_dir: "/other".into(), ..sample() };
         assert_eq!(elsewhere.fingerprint(), clone.fingerprint());
