@@ -15,11 +15,16 @@ CANNOT_LISTEN = 4
 """Exit code: the address is in use or not ours."""
 
 
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
+
+
 def main() -> None:
     """Load the bot file, then serve it until the process is told to stop."""
     args = _arguments()
     try:
         log.configure(args.log_level)
+        # The bot file's code has no business with our arguments.
+        sys.argv = [str(args.bot)]
         bot_file = botfile.load(args.bot)
         # Only now: it imports Pipecat, and a bot file that does not load should say so at once.
         from callbox_bot import server
@@ -44,10 +49,13 @@ def _arguments() -> argparse.Namespace:
         "--log-level",
         default=os.environ.get("PIPECAT_LOG_LEVEL", "INFO"),
         type=str.upper,
-        choices=["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"],
-        help="least level that is logged (PIPECAT_LOG_LEVEL, or INFO)",
+        help=f"least level that is logged: {', '.join(LEVELS)} (PIPECAT_LOG_LEVEL, or INFO)",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    # Not argparse's choices: they do not look at a default from the environment.
+    if args.log_level not in LEVELS:
+        parser.error(f"no log level is called '{args.log_level}'")
+    return args
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -29,16 +29,13 @@ _session_id: str | None = None
 
 
 def configure(level: str) -> None:
-    """Send loguru's and the standard library's records to standard output.
-
-    Raises:
-        ValueError: The level has no such name.
-    """
+    """Send loguru's and the standard library's records to standard output."""
     # diagnose would print the values of variables, secrets among them.
     logger.add(_write, level=level, format="{message}", backtrace=False, diagnose=False)
     # The server's own chatter (started, connection open) says nothing that we do not say.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.basicConfig(handlers=[_FromStandardLibrary()], level=level, force=True)
+    number = logger.level(level).no
+    logging.basicConfig(handlers=[_FromStandardLibrary()], level=number, force=True)
 
 
 def set_session(session_id: str) -> None:

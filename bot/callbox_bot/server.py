@@ -52,13 +52,20 @@ async def serve(bot_file: BotFile, listener: socket.socket) -> None:
     server = _Server(_config(bot_file, life))
     _stop_on_signals(server)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+    serving.add_done_callback(lambda _: server.stop.set())
     host, port = listener.getsockname()[:2]
     log.announce(f"listening on {host}:{port}", event="listening", host=host, port=port)
+    preparing = asyncio.create_task(_prepare(bot_file, life), name="prepare")
+    stopping = asyncio.create_task(server.stop.wait(), name="stop")
     try:
-        await _prepare(bot_file, life)
-        await server.stop.wait()
-        logger.info("stopping")
-        await life.cancel(CANCEL_PATIENCE_SECS)
+        await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if preparing.done():
+            preparing.result()
+            await stopping
+            logger.info("stopping")
+            await life.cancel(CANCEL_PATIENCE_SECS)
+        else:
+            preparing.cancel()
     finally:
         server.stop.set()
         await serving

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 from typing import Any
 
@@ -41,7 +42,9 @@ async def warm() -> None:
     """
     started = time.perf_counter()
     try:
-        await asyncio.wait_for(_rehearse(), DEADLINE_SECS)
+        # Hooks of the user's own would take the rehearsal for a call.
+        if not os.environ.get("PIPECAT_SETUP_FILES"):
+            await asyncio.wait_for(_rehearse(), DEADLINE_SECS)
     except Exception as error:
         logger.opt(exception=error).warning("the rehearsal failed; the first call starts slower")
     # What is alive now stays alive: never look at it again, and never write to its pages, which

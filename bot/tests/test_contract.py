@@ -289,6 +289,16 @@ def test_sigterm_ends_an_idle_process(bot_file: Any) -> None:
         assert time.monotonic() - began < 1
 
 
+def test_sigterm_ends_a_process_that_prepares(bot_file: Any) -> None:
+    text = f"{ECHO}\nasync def prepare():\n    print('preparing')\n    await asyncio.sleep(60)\n"
+    with running(program := Runner(bot_file(text))):
+        program.listening().line("preparing")
+        began = time.monotonic()
+        program.signal(signal.SIGTERM)
+        assert program.wait(10) == 0
+        assert time.monotonic() - began < 2
+
+
 def test_keeps_no_connection_open_while_idle(bot_file: Any) -> None:
     with runner(bot_file(ECHO)) as bot:
         bot.http.get("/readyz")
@@ -330,6 +340,34 @@ def test_an_address_in_use_says_so_and_exits(bot_file: Any) -> None:
         with running(program := Runner(bot_file(ECHO), "--port", port)):
             assert program.wait() == 4
             assert f"cannot listen on 127.0.0.1:{port}" in program.lines[-1]
+
+
+def test_an_unknown_log_level_says_so_and_exits(bot_file: Any) -> None:
+    with running(program := Runner(bot_file(ECHO), env={"PIPECAT_LOG_LEVEL": "loud"})):
+        assert program.wait() == 2
+        assert "no log level is called 'LOUD'" in program.lines[-1]
+
+
+def test_every_line_is_json_and_names_the_session(bot_file: Any) -> None:
+    text = """
+import logging
+from loguru import logger
+async def bot(args):
+    logging.getLogger("old.library").warning("%d%% {done}", 5)
+    logger.bind(turn=3).info("two\\nlines")
+    logger.debug("unheard")
+"""
+    with runner(bot_file(text)) as bot:
+        bot.http.post("/bot", json={}, headers=SESSION)
+        bot.line("the bot returned")
+        lines = [json.loads(line) for line in bot.lines]
+        said = [line for line in lines if "session_id" in line]
+        assert [(line["logger"], line["message"]) for line in said[:2]] == [
+            ("old.library", "5% {done}"),
+            ("bot", "two\nlines"),
+        ]
+        assert said[1]["extra"] == {"turn": 3}
+        assert "unheard" not in bot.output
 
 
 def test_a_bot_may_replace_the_loggers_first_handler(bot_file: Any) -> None:
