@@ -22,6 +22,9 @@ const EXCLUDED: [&str; 10] = [
     "path-exclude=/usr/share/applications/*",
 ];
 
+/// Without this hook of mmdebstrap, bookworm's package for merging /usr brings 60 MB of Perl.
+const MERGED_USR: &str = "/usr/share/mmdebstrap/hooks/maybe-merged-usr";
+
 /// Removed after the installation: what is about the host, or about installing.
 const LEFTOVERS: [&str; 12] = [
     // Addresses (and perhaps credentials) of the host's archives and proxies.
@@ -74,6 +77,9 @@ pub(super) fn install(
         .args(EXCLUDED.map(|rule| format!("--dpkgopt={rule}")))
         .args(["--aptopt".as_ref(), options.as_os_str()])
         .args([debian.suite.as_ref(), root.as_os_str(), sources.as_os_str()]);
+    if Path::new(MERGED_USR).is_dir() {
+        mmdebstrap.args([format!("--hook-dir={MERGED_USR}")]);
+    }
     mmdebstrap.run(&[])?;
     clean(&root)
 }

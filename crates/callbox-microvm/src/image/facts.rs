@@ -58,9 +58,11 @@ pub(super) fn collect(root: &Path) -> Result<Facts, ImageError> {
         facts.entries += 1;
         if meta.is_file() {
             facts.unpacked_bytes += meta.len();
-            if path.extension().is_some_and(|extension| extension == "py" || extension == "pyc") {
-                files.insert(path);
-            }
+        }
+        if !meta.is_dir()
+            && path.extension().is_some_and(|extension| extension == "py" || extension == "pyc")
+        {
+            files.insert(path);
         } else if meta.is_dir() && path.extension().is_some_and(|ext| ext == "dist-info") {
             metadata_dirs.push(path);
         }
@@ -160,6 +162,7 @@ fn plain_text(path: &Path) -> String {
 /// A source file in a place that Python searches by default.
 fn importable(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py")
+        && !path.starts_with("etc")
         && path.iter().any(|part| {
             let part = part.to_string_lossy();
             part == "site-packages" || part == "dist-packages" || part.starts_with("python3")
@@ -176,4 +179,46 @@ fn has_byte_code(path: &Path, files: &BTreeSet<PathBuf>) -> bool {
         .range(first.clone()..)
         .next()
         .is_some_and(|next| next.to_string_lossy().starts_with(&*first.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn packages_and_missing_byte_code_are_counted() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let site = "usr/local/lib/python3.11/dist-packages";
+        put(&format!("{site}/m/__init__.py"), "12345");
+        put(&format!("{site}/m/__pycache__/__init__.cpython-311.pyc"), "1234567");
+        put(&format!("{site}/m/bare.py"), "1");
+        put(
+            &format!("{site}/m-1.dist-info/METADATA"),
+            "Metadata-Version: 2.1\nName: M\nVersion: 1\n",
+        );
+        put(
+            &format!("{site}/m-1.dist-info/RECORD"),
+            "m/__init__.py,sha256=x,5\nm/bare.py,,\n../../../bin/m,,\n",
+        );
+        put("app/not_a_module.py", "");
+        put(
+            "var/lib/dpkg/status",
+            "Package: small\nStatus: install ok installed\nVersion: 1\nInstalled-Size: 1\n\n\
+             Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n\
+             Package: big\nStatus: install ok installed\nVersion: 2\nInstalled-Size: 5\n",
+        );
+        let facts = collect(root.path()).unwrap();
+        assert_eq!((facts.python_sources, facts.missing_pyc), (2, 1));
+        let [m] = &facts.python_packages[..] else { panic!("{facts:?}") };
+        assert_eq!((m.name.as_str(), m.bytes), ("M", 5 + 7 + 1));
+        let debian: Vec<_> =
+            facts.debian_packages.iter().map(|p| (p.name.as_str(), p.bytes)).collect();
+        assert_eq!(debian, [("big", 5120), ("small", 1024)]);
+    }
 }

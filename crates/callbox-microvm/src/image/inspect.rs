@@ -179,3 +179,66 @@ fn heavy(package: &PythonPackage) -> Option<String> {
     };
     Some(format!("{mebibytes} MiB: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Facts;
+    use super::*;
+
+    fn image(source: Source) -> Image {
+        Image {
+            name: "a".into(),
+            digest: "0".into(),
+            rootfs: "/r".into(),
+            config: ImageConfig { argv: vec!["bot".into()], uid: 1000, ..ImageConfig::default() },
+            source,
+            created_at_ms: 0,
+            size: 1,
+            facts: Facts::default(),
+            inputs: String::new(),
+        }
+    }
+
+    fn recipe(unpinned: &[&str]) -> Source {
+        Source::Recipe {
+            recipe: "r.toml".into(),
+            suite: "s".into(),
+            unpinned: unpinned.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_good_image_has_no_findings() {
+        assert_eq!(inspect(&image(recipe(&[]))).findings, []);
+    }
+
+    #[test]
+    fn every_weakness_is_named_with_advice() {
+        let mut weak = image(recipe(&["x>=1"]));
+        weak.config = ImageConfig::default();
+        weak.facts.missing_pyc = 3;
+        weak.facts.python_packages = vec![PythonPackage {
+            name: "onnxruntime".into(),
+            version: "1".into(),
+            bytes: 40 << 20,
+        }];
+        let report = inspect(&weak);
+        let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
+        use FindingKind::*;
+        assert_eq!(
+            kinds,
+            [UnpinnedRequirement, HeavyPackage, MissingByteCode, RunsAsRoot, NoCommand]
+        );
+        assert!(report.findings.iter().all(|finding| finding.advice.len() > 20));
+    }
+
+    #[test]
+    fn floating_tags_are_told_from_fixed_ones() {
+        for name in ["bot", "bot:latest", "host:5000/team/bot", ":main"] {
+            assert!(floating(name), "{name}");
+        }
+        for name in ["bot:1.2", "host:5000/bot:v3", "bot@sha256:0", "bot:latest@sha256:0"] {
+            assert!(!floating(name), "{name}");
+        }
+    }
+}

@@ -192,7 +192,8 @@ pub(super) fn compile(root: &Path, dirs: &[PathBuf]) -> Result<(), ImageError> {
             for (path, meta) in tree::walk(&full)? {
                 if meta.is_dir() && path.file_name().is_some_and(|name| name == "__pycache__") {
                     tree::remove(&full.join(&path))?;
-                } else if meta.is_file() && is_source(&path) {
+                } else if !meta.is_dir() && is_source(&path) {
+                    // Links too: Python looks for byte code beside the link.
                     sources.push(dir.join(path));
                 }
             }

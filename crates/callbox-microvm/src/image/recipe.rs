@@ -197,3 +197,64 @@ fn absolute_and_plain(path: &str) -> bool {
             .components()
             .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(text: &str) -> Result<Recipe, ImageError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.toml");
+        fs::write(&path, text).unwrap();
+        Recipe::read(&path)
+    }
+
+    #[test]
+    fn a_small_recipe_has_sound_defaults() {
+        let recipe = read("name = \"a\"\n[debian]\nsuite = \"bookworm\"").unwrap();
+        assert_eq!(recipe.name(), "a");
+        assert_eq!(
+            (recipe.said.config.user.as_str(), recipe.said.config.cwd.as_str()),
+            ("bot", "/")
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        const HEAD: &str = "name = \"a\"\n[debian]\nsuite = \"bookworm\"\n";
+        let cases = [
+            ("nmae = \"a\"\n[debian]\nsuite = \"b\"".to_owned(), "nmae"),
+            (format!("{HEAD}pakages = []"), "pakages"),
+            (format!("{HEAD}[python]\nrequirments = []"), "requirments"),
+            (format!("{HEAD}[config]\nuid = 1"), "uid"),
+            (format!("{HEAD}[[files]]\nfrom = \"a\"\nto = \"/b\"\nmode = 1"), "mode"),
+            ("[debian]\nsuite = \"b\"".to_owned(), "name"),
+            ("name = \"a\"".to_owned(), "debian"),
+            ("name = \"A b\"\n[debian]\nsuite = \"b\"".to_owned(), "A b"),
+            ("name = \"a\"\n[debian]\nsuite = \"--x\"".to_owned(), "debian.suite"),
+            (format!("{HEAD}packages = [\"-o\"]"), "debian.packages"),
+            (format!("{HEAD}packages = [\"a,b\"]"), "a,b"),
+            (format!("{HEAD}[[files]]\nfrom = \"a\"\nto = \"b\""), "files.to"),
+            (format!("{HEAD}[[files]]\nfrom = \"a\"\nto = \"/b/../c\""), "files.to"),
+            (format!("{HEAD}[config]\ncwd = \"app\""), "config.cwd"),
+            (format!("{HEAD}[config]\nenv = {{ \"A=B\" = \"\" }}"), "config.env"),
+            (format!("prune = [\"a[\"]\n{HEAD}"), "prune"),
+        ];
+        for (text, word) in cases {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}\n-> {error}");
+        }
+    }
+
+    #[test]
+    fn requirements_come_from_both_places_without_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("req.txt"), "# all\nb==2  # why\n\nc==3\n").unwrap();
+        let path = dir.path().join("r.toml");
+        let text = "name = \"a\"\n[debian]\nsuite = \"b\"\n[python]\nrequirements = [\"a==1\"]\nrequirements_file = \"req.txt\"";
+        fs::write(&path, text).unwrap();
+        let lines = Recipe::read(&path).unwrap().requirements().unwrap();
+        assert_eq!(lines, ["a==1", "b==2", "c==3"]);
+    }
+}

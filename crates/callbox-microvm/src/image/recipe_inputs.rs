@@ -67,3 +67,52 @@ impl Fields {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const TEXT: &str = "name = \"a\"\n[debian]\nsuite = \"b\"\n[python]\nrequirements_file = \"req.txt\"\n\
+                        [[files]]\nfrom = \"app\"\nto = \"/app\"\n";
+
+    #[test]
+    fn exactly_what_matters_changes_the_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("app")).unwrap();
+        fs::write(at("app/bot.py"), "1").unwrap();
+        fs::write(at("req.txt"), "x==1").unwrap();
+        fs::write(at("r.toml"), TEXT).unwrap();
+        let hashed = |sources: &str| hash(&Recipe::read(&at("r.toml")).unwrap(), sources).unwrap();
+        let mut last = hashed("s");
+
+        // Comments, caches and times mean nothing.
+        fs::write(at("r.toml"), format!("# why\n{TEXT}")).unwrap();
+        fs::write(at("req.txt"), "# pinned\nx==1\n").unwrap();
+        fs::create_dir(at("app/__pycache__")).unwrap();
+        fs::write(at("app/__pycache__/bot.pyc"), "").unwrap();
+        fs::write(at("app/bot.py"), "1").unwrap();
+        assert_eq!(hashed("s"), last);
+
+        let mut changed = |what: &str, sources: &str| {
+            let now = hashed(sources);
+            assert_ne!(now, last, "{what}");
+            last = now;
+        };
+        changed("another archive", "t");
+        fs::write(at("app/bot.py"), "2").unwrap();
+        changed("content", "t");
+        fs::set_permissions(at("app/bot.py"), fs::Permissions::from_mode(0o755)).unwrap();
+        changed("executable", "t");
+        fs::rename(at("app/bot.py"), at("app/bot2.py")).unwrap();
+        changed("name", "t");
+        fs::write(at("req.txt"), "x==2").unwrap();
+        changed("requirement", "t");
+        fs::write(at("r.toml"), format!("{TEXT}[config]\ncwd = \"/app\"")).unwrap();
+        changed("recipe", "t");
+    }
+}

@@ -206,3 +206,111 @@ fn now_ms() -> u64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn keep(store: &ImageStore, name: &str, content: &str) -> Image {
+        let scratch = store.scratch().unwrap();
+        let staged = scratch.directory("image").unwrap();
+        fs::write(staged.join(erofs::ROOTFS), content).unwrap();
+        let new = NewImage {
+            name: name.into(),
+            inputs: format!("hash of {content}"),
+            source: Source::Container {
+                archive: "a.tar".into(),
+                references: vec!["a:latest".into()],
+                image_id: "sha256:0".into(),
+            },
+            config: ImageConfig::default(),
+            facts: Facts::default(),
+        };
+        store.keep(&staged, new).unwrap()
+    }
+
+    fn store() -> (tempfile::TempDir, ImageStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again() {
+        let (_dir, store) = store();
+        let kept = keep(&store, "a", "one");
+        assert_eq!(store.get("a").unwrap(), kept);
+        assert_eq!(kept.size, 3);
+        assert_eq!(fs::read_to_string(&kept.rootfs).unwrap(), "one");
+        assert_eq!(store.list().unwrap(), [kept]);
+        assert!(matches!(store.get("b"), Err(ImageError::NotFound { .. })));
+    }
+
+    #[test]
+    fn names_cannot_leave_the_store() {
+        let (_dir, store) = store();
+        for name in ["", "..", "a/b", ".scratch", "-a", "A", &"a".repeat(41)] {
+            assert!(matches!(store.get(name), Err(ImageError::BadName { .. })), "{name:?}");
+            assert!(matches!(store.remove(name), Err(ImageError::BadName { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_always_meets_a_whole_image() {
+        let (_dir, store) = store();
+        keep(&store, "a", "0");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut reads = 0;
+                while !done.load(Ordering::Relaxed) || reads == 0 {
+                    store.verify(&store.get("a").unwrap()).unwrap();
+                    reads += 1;
+                }
+            });
+            for round in 1..50 {
+                keep(&store, "a", &round.to_string());
+            }
+            done.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        assert_eq!(fs::read_to_string(&store.get("a").unwrap().rootfs).unwrap(), "49");
+    }
+
+    #[test]
+    fn damage_is_found_when_asked() {
+        let (_dir, store) = store();
+        let image = keep(&store, "a", "one");
+        store.verify(&image).unwrap();
+        fs::write(&image.rootfs, "two").unwrap();
+        assert!(matches!(store.verify(&image), Err(ImageError::Damaged { .. })));
+        fs::write(image.rootfs.with_file_name("image.json"), "{").unwrap();
+        assert!(matches!(store.get("a"), Err(ImageError::Damaged { .. })));
+        assert_eq!(store.list().unwrap(), []);
+    }
+
+    #[test]
+    fn old_versions_stay_until_pruned_and_removing_takes_all() {
+        let (dir, store) = store();
+        let old = keep(&store, "a", "old");
+        let new = keep(&store, "a", "newer");
+        assert!(old.rootfs.exists());
+        assert_eq!(store.prune("a").unwrap(), 3);
+        assert!(!old.rootfs.exists() && new.rootfs.exists());
+        store.remove("a").unwrap();
+        store.remove("a").unwrap();
+        assert!(!dir.path().join("images/a").exists());
+    }
+
+    #[test]
+    fn equal_content_keeps_the_file_that_machines_may_use() {
+        use std::os::unix::fs::MetadataExt;
+        let (_dir, store) = store();
+        let inode = |image: &Image| fs::metadata(&image.rootfs).unwrap().ino();
+        let before = inode(&keep(&store, "a", "same"));
+        assert_eq!(inode(&keep(&store, "a", "same")), before);
+    }
+}

@@ -153,3 +153,6 @@ fn make_mount_points(root: &Path, cwd: &str) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
