@@ -112,7 +112,10 @@ impl ApiClient {
         let query = [("wait", "ended"), ("timeout_ms", timeout.as_str())];
         let mut request = self.request(Method::GET, &["v1", "sessions", id], &query);
         *request.timeout_mut() = Some(longest + PROMPT);
-        read_json(doing, self.send(doing, request).await?).await
+        match self.send(doing, request).await {
+            Err(error) if error.is_not_yet() => self.session(id).await,
+            answer => read_json(doing, answer?).await,
+        }
     }
 
     /// `GET /v1/sessions`: one page.

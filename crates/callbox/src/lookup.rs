@@ -34,7 +34,7 @@ async fn by_prefix(client: &ApiClient, prefix: &str) -> Result<Session, CliError
     let mut found: Vec<Session> = Vec::new();
     let mut before: Option<String> = None;
     for _ in 0..PAGES {
-        let mut query = vec![("limit", PAGE)];
+        let mut query = vec![("all", "true"), ("limit", PAGE)];
         query.extend(before.as_deref().map(|before| ("before", before)));
         let page = client.sessions(&query).await?;
         found.extend(page.sessions.into_iter().filter(|session| session.id.starts_with(prefix)));

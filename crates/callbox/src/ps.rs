@@ -33,8 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     bot: Option<String>,
 
-    /// With --all: so many at most
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    /// So many at most
+    #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 
     /// Print JSON instead of a table
@@ -50,11 +50,7 @@ struct Listing {
 /// Lists.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
-    let sessions = if args.all {
-        newest(&client, args.bot.as_deref(), None, args.limit).await?
-    } else {
-        alive(&client, args.bot.as_deref()).await?
-    };
+    let sessions = newest(&client, &args).await?;
     if args.json {
         return output::json(&Listing { sessions });
     }
@@ -65,33 +61,14 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     output::text(&table(&sessions, Timestamp::now(), context.look))
 }
 
-/// One request per state, in the order of a session's life: sessions only move forward, so one
-/// that moves on between two requests is seen twice rather than never.
-async fn alive(client: &ApiClient, bot: Option<&str>) -> Result<Vec<Session>, CliError> {
-    let mut found: Vec<Session> = Vec::new();
-    for state in ["queued", "starting", "joining", "live", "ending"] {
-        for session in newest(client, bot, Some(state), usize::MAX).await? {
-            found.retain(|earlier| earlier.id != session.id);
-            found.push(session);
-        }
-    }
-    found.sort_by(|left, right| right.moments.accepted.cmp(&left.moments.accepted));
-    Ok(found)
-}
-
-async fn newest(
-    client: &ApiClient,
-    bot: Option<&str>,
-    state: Option<&str>,
-    limit: usize,
-) -> Result<Vec<Session>, CliError> {
+async fn newest(client: &ApiClient, args: &Args) -> Result<Vec<Session>, CliError> {
     let mut found = Vec::new();
     let mut before: Option<String> = None;
-    while found.len() < limit {
-        let page_size = PAGE.min(limit - found.len()).to_string();
+    while found.len() < args.limit {
+        let page_size = PAGE.min(args.limit - found.len()).to_string();
         let mut query = vec![("limit", page_size.as_str())];
-        query.extend(bot.map(|bot| ("bot", bot)));
-        query.extend(state.map(|state| ("state", state)));
+        query.extend(args.all.then_some(("all", "true")));
+        query.extend(args.bot.as_deref().map(|bot| ("bot", bot)));
         query.extend(before.as_deref().map(|before| ("before", before)));
         let page = client.sessions(&query).await?;
         let nothing_new = page.sessions.is_empty() || page.next == before;
@@ -101,7 +78,7 @@ async fn newest(
             _ => break,
         }
     }
-    found.truncate(limit);
+    found.truncate(args.limit);
     Ok(found)
 }
 

@@ -25,7 +25,7 @@ pub struct Args {
     id: String,
 
     /// Wait until it has ended, so many seconds at most
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     wait: Option<u64>,
 
     /// Print the session as JSON

@@ -28,6 +28,16 @@ pub enum ApiError {
         #[source]
         source: reqwest::Error,
     },
+    /// Somebody answers there, but nobody whom this host trusts.
+    #[error("cannot {doing}: the certificate of {url} is not accepted: {reason}")]
+    Untrusted {
+        /// What was attempted.
+        doing: &'static str,
+        /// Where.
+        url: String,
+        /// What TLS says.
+        reason: String,
+    },
     /// The answer did not come in time.
     #[error("cannot {doing}: the dispatcher did not answer in time")]
     Timeout {
@@ -72,6 +82,9 @@ impl ApiError {
             ApiError::Connect { .. } => {
                 Some("is `callbox serve` running? --url or CALLBOX_URL says where".to_owned())
             }
+            ApiError::Untrusted { .. } => {
+                Some("SSL_CERT_FILE may name a file with further certificates to trust".to_owned())
+            }
             ApiError::Nonsense { .. } => {
                 Some("does --url point at callbox, and not at something in front of it?".to_owned())
             }
@@ -93,6 +106,11 @@ impl ApiError {
         matches!(self, ApiError::Refused { status: StatusCode::NOT_FOUND, .. })
     }
 
+    /// Whether what was waited for did not happen in the time that was asked for.
+    pub(super) fn is_not_yet(&self) -> bool {
+        matches!(self, ApiError::Refused { status: StatusCode::GATEWAY_TIMEOUT, .. })
+    }
+
     pub(super) fn broken(doing: &'static str, source: reqwest::Error) -> ApiError {
         if source.is_timeout() {
             return ApiError::Timeout { doing };
@@ -103,6 +121,9 @@ impl ApiError {
     pub(super) fn sending(doing: &'static str, base: &Url, source: reqwest::Error) -> ApiError {
         if source.is_connect() {
             let url = base.as_str().trim_end_matches('/').to_owned();
+            if let Some(reason) = tls_error(&source) {
+                return ApiError::Untrusted { doing, url, reason };
+            }
             return ApiError::Connect { doing, url, source: source.without_url() };
         }
         ApiError::broken(doing, source)
@@ -129,19 +150,29 @@ impl ApiError {
         let Some(text) = text else {
             return ApiError::Nonsense { doing, found: format!("{status} with {}", excerpt(body)) };
         };
-        let hint = json
-            .get("hint")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .or_else(|| key_hint(status, had_key));
+        // Ours first: the dispatcher's speaks to those who write HTTP requests.
+        let advice = || json.get("hint").and_then(Value::as_str).map(str::to_owned);
+        let hint = key_hint(status, had_key).or_else(advice);
         ApiError::Refused { doing, status, text: text.to_owned(), hint }
+    }
+}
+
+/// What TLS says, if it is TLS that failed.
+fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return Some(tls.to_string());
+    }
+    // An I/O error hides what it wraps from `source`.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => tls_error(wrapped),
+        None => tls_error(error.source()?),
     }
 }
 
 fn key_hint(status: StatusCode, had_key: bool) -> Option<String> {
     match (status, had_key) {
         (StatusCode::UNAUTHORIZED, false) => {
-            Some("this dispatcher wants a key: set CALLBOX_KEY, or use --key-file".to_owned())
+            Some("set CALLBOX_KEY, or use --key-file; `callbox keys create` makes a key".to_owned())
         }
         (StatusCode::UNAUTHORIZED, true) => {
             Some("the key is not known to this dispatcher".to_owned())

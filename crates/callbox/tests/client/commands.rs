@@ -43,6 +43,15 @@ async fn sessions_are_listed_shown_and_stopped() {
 }
 
 #[tokio::test]
+async fn a_session_that_does_not_end_in_time_is_an_error() {
+    let stand_in = StandIn::new(Mood::Immortal).await;
+    stand_in.add(1, "parrot", SessionState::Live);
+    callbox(&stand_in.url, &["stop", "0000001a"]).await.expect(0);
+    let ran = callbox(&stand_in.url, &["stop", "0000001a", "--wait", "1"]).await.expect(1);
+    ran.says(&["has not ended after 1 s"]);
+}
+
+#[tokio::test]
 async fn names_that_fit_nothing_or_too_much_are_usage_errors() {
     let stand_in = three_sessions().await;
     let url = &stand_in.url;

@@ -10,6 +10,7 @@ pub mod parrot;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -39,6 +40,8 @@ pub enum Mood {
     DiesInCall,
     /// Nothing ever becomes ready.
     Stuck,
+    /// What is to end does not.
+    Immortal,
     /// The websocket is not where the answer says.
     NoLine,
     /// Every answer is this.
@@ -225,8 +228,8 @@ async fn list(
     let mut sessions: Vec<Session> =
         shared.sessions.lock().unwrap().values().map(|session| session.borrow().clone()).collect();
     sessions.reverse();
-    let state = |session: &Session| serde_json::to_value(session.state).unwrap();
-    sessions.retain(|session| query.get("state").is_none_or(|wanted| state(session) == *wanted));
+    let all = query.get("all").is_some_and(|all| all == "true");
+    sessions.retain(|session| all || session.state != SessionState::Ended);
     sessions.retain(|session| query.get("bot").is_none_or(|wanted| session.bot == *wanted));
     sessions.retain(|session| query.get("before").is_none_or(|before| session.id < *before));
     let more = sessions.len() > limit;
@@ -248,7 +251,11 @@ async fn show(
         return error(StatusCode::NOT_FOUND, "no such session");
     };
     if query.get("wait").is_some_and(|wait| wait == "ended") {
-        watch.wait_for(|session| session.state == SessionState::Ended).await.unwrap();
+        let limit = Duration::from_millis(query["timeout_ms"].parse().unwrap());
+        let ended = watch.wait_for(|session| session.state == SessionState::Ended);
+        if tokio::time::timeout(limit, ended).await.is_err() {
+            return error(StatusCode::GATEWAY_TIMEOUT, "not yet");
+        }
     }
     let session = watch.borrow().clone();
     Json(session).into_response()
@@ -262,7 +269,9 @@ async fn stop(
     if !shared.may(&headers, Some(&id)) {
         return error(StatusCode::UNAUTHORIZED, "a key is needed");
     }
-    shared.end(&id, Outcome::Completed, "stopped", "ended through the API");
+    if shared.mood != Mood::Immortal {
+        shared.end(&id, Outcome::Completed, "stopped", "ended through the API");
+    }
     let session = shared.watch(&id).unwrap().borrow().clone();
     (StatusCode::ACCEPTED, Json(session)).into_response()
 }
