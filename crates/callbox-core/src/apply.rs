@@ -94,7 +94,8 @@ fn active(next: &mut Session, event: &Event) -> Result<(), Denied> {
         }
         E::MachineFailed { incarnation, reason } => {
             check_incarnation(next, *incarnation)?;
-            next.machine = MachineState::Gone;
+            // Still wanted, so that it is destroyed by name: a start that failed half-way may
+            // have left something, and destroying nothing costs little.
             end(next, at, reason.clone());
         }
         E::MachineLost { incarnation, detail } => {
@@ -138,11 +139,6 @@ fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Deni
     match &event.kind {
         E::MachineDestroyed => next.machine = gone_machine(next.machine),
         E::RoomClosed => next.room = gone_room(next.room),
-        // The answer to a call that was under way when the end began: nothing was made.
-        E::MachineFailed { incarnation, .. } => {
-            check_incarnation(next, *incarnation)?;
-            next.machine = MachineState::Gone;
-        }
         E::RoomFailed { .. } => next.room = gone_room(next.room),
         // Too late to matter, and no news: it is ending already.
         E::EndRequested(_)
@@ -150,6 +146,7 @@ fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Deni
         | E::ClientOverflow { .. }
         | E::BotExited(_)
         | E::BotNotReady { .. }
+        | E::MachineFailed { .. }
         | E::MachineLost { .. } => {}
         // Overdue: it goes on, and is reported once in every span.
         E::TimePassed => {

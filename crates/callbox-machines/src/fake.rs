@@ -14,7 +14,7 @@ use callbox_core::{Fault, MachineFacts, StartStage};
 use callbox_link::{Link, fake::FakeAgent, fresh_wake};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{BotMachine, MachineSpec, Progress, Provider, StartFault, Started};
+use crate::{BotMachine, ImageRun, MachineSpec, Progress, Provider, StartFault, Started};
 
 /// What the fake does when it is asked. Can be changed while it runs.
 #[derive(Clone, Debug, Default)]
@@ -116,7 +116,7 @@ impl Provider for FakeProvider {
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
-        let MachineSpec { name, incarnation: _, bot: _ } = spec;
+        let MachineSpec { name, incarnation: _, bot } = spec;
         let began = Instant::now();
         let script = self.script().clone();
         if script.ensure_held {
@@ -128,6 +128,8 @@ impl Provider for FakeProvider {
         }
         let agent = self.make(name, script).await?;
         let link = Link::open(agent.carrier()).await.map_err(Fault::unavailable)?;
+        let prepare = bot.run.prepare(&ImageRun::default());
+        link.prepare(&prepare).await.map_err(StartFault::of_prepare)?;
         let awake = Instant::now();
         link.wake(&fresh_wake(name)).await.map_err(Fault::refused)?;
         let stage = |name: &str, took| StartStage { name: name.into(), took };

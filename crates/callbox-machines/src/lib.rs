@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts};
-use callbox_link::Link;
+use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::Prepare;
 
 pub use fake::{FakeProvider, Script};
@@ -140,6 +140,19 @@ pub enum StartFault {
         /// The last lines that the bot wrote.
         log_tail: Vec<String>,
     },
+}
+
+impl StartFault {
+    /// What a failed preparation means: the agent's refusal is the bot's doing, everything else
+    /// the provider's.
+    pub fn of_prepare(error: LinkError) -> StartFault {
+        match error {
+            LinkError::Agent { error, .. } => {
+                StartFault::Bot { detail: error.message, log_tail: error.log_tail }
+            }
+            error => StartFault::Provider(Fault::unavailable(error)),
+        }
+    }
 }
 
 /// Told what a long piece of work is at.

@@ -150,8 +150,11 @@ fn parse(body: &Bytes) -> Result<StartRequest, Error> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(StartRequest::default());
     }
-    serde_json::from_slice(body)
-        .map_err(|error| Error::Invalid { what: "body", problem: error.to_string() })
+    let invalid = |problem: String| Error::Invalid { what: "body", problem };
+    // serde would take an array for a struct, field by field.
+    let object: serde_json::Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
+    serde_json::from_value(Value::Object(object)).map_err(|error| invalid(error.to_string()))
 }
 
 fn find_bot<'a>(app: &'a App, name: Option<&str>) -> Result<&'a Arc<Bot>, Error> {

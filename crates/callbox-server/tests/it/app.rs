@@ -1,0 +1,191 @@
+//! One dispatcher of its own for every test.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use callbox_machines::{FakeProvider, Provider, Script};
+use callbox_protocol::api::Session;
+use callbox_server::{
+    config,
+    keys::{self, KeyKind},
+    logs::Logs,
+    plane::Plane,
+    serve,
+    store::{Sqlite, Store},
+};
+use callbox_transports::{FakeTransport, SessionTokens, Transport, Websocket};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+/// How long a test waits for what must happen.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+const CONFIG: &str = r#"
+listen = "127.0.0.1:0"
+[limits]
+max_held_bytes = 4096
+[bot_defaults]
+provider = "fake"
+stop_grace_s = 0.1
+[bots.parrot]
+transports = ["websocket", "fake"]
+[bots.small]
+max_sessions = 1
+[bots.hasty]
+[bots.hasty.timeouts]
+start_s = 0.3
+ready_s = 0.3
+join_s = 0.3
+live_s = 0.3
+"#;
+
+pub(crate) struct TestApp {
+    pub(crate) provider: Arc<FakeProvider>,
+    pub(crate) rooms: Arc<FakeTransport>,
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) public: String,
+    pub(crate) private: String,
+    address: SocketAddr,
+    client: reqwest::Client,
+    dir: Option<TempDir>,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<()>,
+}
+
+impl TestApp {
+    pub(crate) async fn new() -> TestApp {
+        TestApp::with(Script::default()).await
+    }
+
+    pub(crate) async fn with(script: Script) -> TestApp {
+        let dir = TempDir::new().unwrap();
+        let provider = Arc::new(FakeProvider::new(script));
+        TestApp::on(dir, provider, &Handle::current()).await
+    }
+
+    /// On a directory and a provider that were there before; its tasks live on `runtime`.
+    pub(crate) async fn on(dir: TempDir, provider: Arc<FakeProvider>, runtime: &Handle) -> TestApp {
+        let file = dir.path().join("callbox.toml");
+        std::fs::write(&file, CONFIG).unwrap();
+        let config = config::load(Some(&file)).unwrap().config;
+        let path = dir.path().join("callbox.db");
+        let logs = Logs::open(dir.path().join("logs"), config.max_log_bytes).unwrap();
+        let rooms = Arc::new(FakeTransport::default());
+        let (provider2, rooms2) = (Arc::clone(&provider), Arc::clone(&rooms));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, parts) = oneshot::channel();
+        let served = runtime.spawn(async move {
+            let store = Arc::new(Sqlite::open(&path).await.unwrap());
+            let key = async |kind| {
+                let key = keys::create(&*store, kind, "test", callbox_server::now()).await;
+                key.unwrap().1.reveal().to_owned()
+            };
+            let (public, private) = (key(KeyKind::Public).await, key(KeyKind::Private).await);
+            let tokens = SessionTokens::new(store.deployment().await.unwrap().secret);
+            let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
+            let plane = Plane::new(
+                config,
+                store,
+                vec![provider2 as Arc<dyn Provider>],
+                vec![websocket, rooms2],
+                tokens,
+                logs,
+            );
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let _ = ready.send((Arc::clone(&plane), address, public, private));
+            let shutdown = async move {
+                let _ = stopped.await;
+            };
+            serve::run(plane, listener, None, shutdown).await.unwrap();
+        });
+        let (plane, address, public, private) = parts.await.unwrap();
+        let client = reqwest::Client::new();
+        let (dir, stop) = (Some(dir), Some(stop));
+        TestApp { provider, rooms, plane, public, private, address, client, dir, stop, served }
+    }
+
+    /// Gives up everything but what a crash leaves: the directory and the machines.
+    pub(crate) fn crash(mut self) -> (TempDir, Arc<FakeProvider>) {
+        self.served.abort();
+        (self.dir.take().unwrap(), Arc::clone(&self.provider))
+    }
+
+    /// Shuts down as a signal does, and checks that nothing is left.
+    pub(crate) async fn finish(mut self) {
+        drop(self.stop.take());
+        tokio::time::timeout(Duration::from_secs(30), &mut self.served).await.unwrap().unwrap();
+        assert_eq!(self.provider.names(), Vec::<String>::new(), "machines are left");
+        assert!(self.rooms.rooms().is_empty(), "rooms are left");
+        assert!(self.plane.store.living().await.unwrap().is_empty(), "sessions are left");
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str, key: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address)).bearer_auth(key)
+    }
+
+    pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path, &self.private).send().await.unwrap()
+    }
+
+    /// Starts and returns the session's id and the answer.
+    pub(crate) async fn start(&self, body: Value) -> (String, Value) {
+        let answer = self.start_raw(body).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let id = answer.headers()["x-callbox-session-id"].to_str().unwrap().to_owned();
+        (id, answer.json().await.unwrap())
+    }
+
+    pub(crate) async fn start_raw(&self, body: Value) -> Response {
+        self.request(Method::POST, "/start", &self.public).json(&body).send().await.unwrap()
+    }
+
+    pub(crate) async fn wait(&self, id: &str, moment: &str) -> Session {
+        let path = format!("/v1/sessions/{id}?wait={moment}&timeout_ms=10000");
+        let answer = self.get(&path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "waiting for {moment}");
+        answer.json().await.unwrap()
+    }
+
+    pub(crate) async fn connect(&self, join: &Value) -> Socket {
+        let url = format!(
+            "{}?token={}",
+            join["wsUrl"].as_str().unwrap(),
+            join["token"].as_str().unwrap()
+        );
+        connect_async(url).await.unwrap().0
+    }
+
+    /// The session as soon as `what` holds for it.
+    pub(crate) async fn until(&self, id: &str, what: impl Fn(&Session) -> bool) -> Session {
+        let mut last = None;
+        let polling = async {
+            loop {
+                let session: Session =
+                    self.get(&format!("/v1/sessions/{id}")).await.json().await.unwrap();
+                if what(&session) {
+                    return session;
+                }
+                last = Some(session);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        match tokio::time::timeout(SOON, polling).await {
+            Ok(session) => session,
+            Err(_) => panic!("it did not happen; last seen: {last:#?}"),
+        }
+    }
+}
+
+/// The code under which a session ended.
+pub(crate) fn code(session: &Session) -> &str {
+    session.end_reason.as_ref().map_or("", |why| &why.code)
+}

@@ -1,0 +1,12 @@
+//! The dispatcher through its HTTP API: the real router, a real SQLite file, a fake provider.
+#![allow(clippy::unwrap_used)]
+
+mod app;
+mod bad_input;
+mod lifecycle;
+mod media;
+mod openapi;
+mod restart;
+mod start;
+mod store;
+mod watch;

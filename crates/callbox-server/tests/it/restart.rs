@@ -1,0 +1,80 @@
+//! What a crash leaves, the next dispatcher takes up.
+
+use callbox_machines::{MachineSpec, Provider as _, Script};
+use serde_json::json;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::app::{TestApp, code};
+
+/// A runtime of its own for the dispatcher that crashes: with it, all its tasks are gone.
+fn doomed() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+async fn crash(app: TestApp, runtime: Runtime) -> TestApp {
+    let (dir, provider) = app.crash();
+    tokio::task::spawn_blocking(move || drop(runtime)).await.unwrap();
+    TestApp::on(dir, provider, &Handle::current()).await
+}
+
+async fn doomed_app(script: Script, runtime: &Runtime) -> TestApp {
+    let dir = tempfile::TempDir::new().unwrap();
+    let provider = std::sync::Arc::new(callbox_machines::FakeProvider::new(script));
+    TestApp::on(dir, provider, runtime.handle()).await
+}
+
+#[tokio::test]
+async fn a_session_that_was_starting_goes_on() {
+    let runtime = doomed();
+    let app = doomed_app(Script { ensure_held: true, ..Script::default() }, &runtime).await;
+    let (id, join) = app.start(json!({ "bot": "parrot" })).await;
+    let app = crash(app, runtime).await;
+    app.provider.set(|script| script.ensure_held = false);
+    app.provider.release();
+    let session = app.wait(&id, "ready").await;
+    assert_eq!((session.incarnation, app.provider.made()), (1, 1));
+    assert!(join["token"].is_string());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_waits_for_its_client_is_adopted() {
+    let runtime = doomed();
+    let app = doomed_app(Script::default(), &runtime).await;
+    let (id, _) = app.start(json!({ "bot": "parrot" })).await;
+    let before = app.wait(&id, "ready").await;
+    let app = crash(app, runtime).await;
+    let machine = before.machine.unwrap();
+    let agent = app.provider.agent(&machine).unwrap();
+    agent.wait_for(|seen| seen.connections == 2).await;
+    agent.exit_bot(0);
+    assert_eq!(code(&app.wait(&id, "ended").await), "bot-finished");
+    assert_eq!((app.provider.made(), agent.seen().sessions.len()), (1, 1));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_media_went_through_the_dispatcher_is_ended() {
+    let runtime = doomed();
+    let app = doomed_app(Script::default(), &runtime).await;
+    let (id, join) = app.start(json!({ "bot": "parrot" })).await;
+    let socket = app.connect(&join).await;
+    app.until(&id, |session| session.moments.joined.is_some()).await;
+    let app = crash(app, runtime).await;
+    drop(socket);
+    assert_eq!(code(&app.wait(&id, "ended").await), "dispatcher-restarted");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_nobody_claims_is_swept() {
+    let app = TestApp::new().await;
+    let (id, _) = app.start(json!({ "bot": "parrot" })).await;
+    let claimed = app.wait(&id, "ready").await.machine.unwrap();
+    let bot = app.plane.bot("parrot").unwrap().machine.clone();
+    let stray = MachineSpec { name: "cb-stray-1".into(), incarnation: 1, bot };
+    app.provider.ensure(&stray).await.unwrap();
+    assert_eq!(callbox_server::sweep::once(&app.plane).await.unwrap(), 1);
+    assert_eq!(app.provider.names(), [claimed]);
+    app.finish().await;
+}

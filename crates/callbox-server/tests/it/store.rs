@@ -1,0 +1,151 @@
+//! The contract that every store keeps.
+
+use std::time::Duration;
+
+use callbox_core::{
+    Applied, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, Session, SessionId,
+    StartStage, Time, apply,
+};
+use callbox_server::store::{
+    Filter, Inserted, KeyRecord, NewSession, Saved, Sqlite, StartKey, Store,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+fn session(bot: &str, at: i64) -> Session {
+    let second = Duration::from_secs(1);
+    let limits =
+        Limits { start: second, ready: second, join: second, live: second, ending: second };
+    Session::accepted(
+        SessionId(Uuid::new_v4()),
+        bot.into(),
+        "websocket".into(),
+        "fake".into(),
+        json!({ "deep": [1, null, "ü"] }),
+        "ws://127.0.0.1:1".into(),
+        limits,
+        Time::from_micros(at),
+    )
+}
+
+fn new(session: &Session, start_key: Option<StartKey>) -> NewSession {
+    NewSession { session: session.clone(), start_key, total_cap: 100, bot_cap: 2 }
+}
+
+fn after(session: &Session, kind: EventKind) -> Session {
+    match apply(session, &Event { at: Time::from_micros(9_000_000), kind }).unwrap() {
+        Applied::Changed(next) => *next,
+        Applied::Unchanged => session.clone(),
+    }
+}
+
+async fn contract(store: &dyn Store) {
+    compare_and_set(store).await;
+    start_keys_and_caps(store).await;
+    lists(store).await;
+    keys(store).await;
+    let deployment = store.deployment().await.unwrap();
+    assert!(deployment == store.deployment().await.unwrap() && deployment.secret.len() == 32);
+    store.ping().await.unwrap();
+}
+
+async fn compare_and_set(store: &dyn Store) {
+    let first = session("cas", 1);
+    let Inserted::Created(row) = store.insert(&new(&first, None)).await.unwrap() else {
+        panic!("a first session is created")
+    };
+    let facts = MachineFacts {
+        accelerator: "tcg".into(),
+        start: "clone".into(),
+        stages: vec![StartStage { name: "spawn".into(), took: Duration::from_micros(1234) }],
+    };
+    let mut version = row.version;
+    let mut now = first;
+    for kind in [
+        EventKind::Admitted,
+        EventKind::ClientJoined,
+        EventKind::MachineStarted { incarnation: 1, facts },
+        EventKind::RoomOpened,
+        EventKind::BotReady,
+        EventKind::Audible,
+        EventKind::EndRequested(EndReason::new(EndCode::Stopped, "über")),
+        EventKind::MachineDestroyed,
+        EventKind::RoomClosed,
+    ] {
+        now = after(&now, kind);
+        let Saved::Saved(next) = store.save(&now, version).await.unwrap() else {
+            panic!("nobody else saves")
+        };
+        assert_eq!(store.save(&now, version).await.unwrap(), Saved::Conflict);
+        version = next;
+        let read = store.get(now.id).await.unwrap().unwrap();
+        assert_eq!((read.session, read.version), (now.clone(), version), "what is saved is read");
+    }
+    assert!(!store.living().await.unwrap().contains(&now.id), "the ended do not live");
+    assert_eq!(store.get(SessionId(Uuid::new_v4())).await.unwrap(), None);
+    let stranger = session("cas", 1);
+    assert_eq!(store.save(&stranger, 1).await.unwrap(), Saved::Conflict, "saving inserts nothing");
+}
+
+async fn start_keys_and_caps(store: &dyn Store) {
+    let key = |body: &str| StartKey { scope: "s".into(), key: "k".into(), body_hash: body.into() };
+    let first = session("caps", 2);
+    store.insert(&new(&first, Some(key("a")))).await.unwrap();
+    let again = store.insert(&new(&session("caps", 3), Some(key("a")))).await.unwrap();
+    assert!(matches!(again, Inserted::Existing(row) if row.session.id == first.id));
+    let other = store.insert(&new(&session("caps", 3), Some(key("b")))).await.unwrap();
+    assert_eq!(other, Inserted::KeyReused);
+    store.insert(&new(&session("caps", 4), None)).await.unwrap();
+    let third = store.insert(&new(&session("caps", 5), None)).await.unwrap();
+    assert_eq!(third, Inserted::AtCapacity { bot: Some("caps".into()), cap: 2 });
+    let small = NewSession { total_cap: 2, ..new(&session("other", 5), None) };
+    assert_eq!(store.insert(&small).await.unwrap(), Inserted::AtCapacity { bot: None, cap: 2 });
+    assert!(store.living().await.unwrap().contains(&first.id));
+}
+
+async fn lists(store: &dyn Store) {
+    let filter = Filter { bot: Some("caps".into()), limit: 10, ..Filter::default() };
+    let rows = store.list(&filter).await.unwrap();
+    let times: Vec<i64> = rows.iter().map(|row| row.session.moments.accepted.as_micros()).collect();
+    assert_eq!(times, [4, 2], "newest first");
+    let cursor = (rows[0].session.moments.accepted, rows[0].session.id);
+    let rest = store.list(&Filter { before: Some(cursor), ..filter.clone() }).await.unwrap();
+    assert_eq!(rest, rows[1..]);
+    let ended = Filter { bot: Some("cas".into()), living: true, limit: 10, ..Filter::default() };
+    assert!(store.list(&ended).await.unwrap().is_empty());
+}
+
+async fn keys(store: &dyn Store) {
+    let record = KeyRecord {
+        id: "abc".into(),
+        kind: "public".into(),
+        name: "page".into(),
+        hash: vec![1, 2, 3],
+        created_at: Time::from_micros(7),
+        revoked_at: None,
+    };
+    store.add_key(&record).await.unwrap();
+    assert_eq!(store.key("abc").await.unwrap(), Some(record.clone()));
+    assert!(store.add_key(&record).await.is_err(), "an id is used once");
+    assert!(store.revoke_key("abc", Time::from_micros(8)).await.unwrap());
+    assert!(!store.revoke_key("abc", Time::from_micros(9)).await.unwrap());
+    assert_eq!(store.keys().await.unwrap()[0].revoked_at, Some(Time::from_micros(8)));
+    assert_eq!(store.key("nobody").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("callbox.db");
+    contract(&Sqlite::open(&path).await.unwrap()).await;
+    Sqlite::open(&path).await.expect("a second dispatcher of this version opens it as it is");
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("callbox.db");
+    std::fs::write(&path, "this is no database, and long enough to have a header of its own")
+        .unwrap();
+    assert!(Sqlite::open(&path).await.is_err());
+}
