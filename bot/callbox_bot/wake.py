@@ -127,6 +127,20 @@ def _reseed_openssl(wake: Wake) -> bool:
     return True
 
 
+def _reseed_cryptography(wake: Wake) -> bool:
+    # This package brings an OpenSSL of its own. WebRTC draws its keys from it.
+    if "cryptography.hazmat.bindings._rust" not in sys.modules:
+        return False
+    from cryptography.hazmat.bindings.openssl.binding import Binding
+
+    seed = wake.derive("cryptography", 64)
+    library = Binding().lib
+    library.RAND_add(seed, len(seed), float(len(seed)))
+    if not library.RAND_status():
+        raise RuntimeError("the OpenSSL of cryptography says that its generator is not seeded")
+    return True
+
+
 def _reseed_random(wake: Wake) -> bool:
     random.seed(wake.derive("random", 64))
     return True
@@ -161,6 +175,7 @@ def _reseed_torch(wake: Wake) -> bool:
 
 _GENERATORS: dict[str, Callable[[Wake], bool]] = {
     "openssl": _reseed_openssl,
+    "cryptography": _reseed_cryptography,
     "random": _reseed_random,
     "tempfile": _reseed_tempfile,
     "numpy": _reseed_numpy,

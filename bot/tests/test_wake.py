@@ -140,35 +140,45 @@ async def test_a_failed_hook_makes_the_process_useless(template: Path, kind: str
 
 
 FORKS = """
-import asyncio, os, ssl, sys
+import asyncio, os, sys
 from callbox_bot.wake import Wake, reseed
+{}
 
-ssl.RAND_bytes(8)
+draw()
 
 def clone(entropy):
     read, write = os.pipe()
     if os.fork() == 0:
         if entropy is not None:
             asyncio.run(reseed(Wake("0" * 32, entropy)))
-        os.write(write, ssl.RAND_bytes(16))
+        os.write(write, draw())
         os._exit(0)
     os.wait()
-    return os.read(read, 16).hex()
+    return os.read(read, 64).hex()
 
 print(clone(None), clone(None), clone(b"a" * 64), clone(b"b" * 64))
 """
-
 SAME_PID = "int getpid(void) { return 4242; }"
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_openssl_forgets_its_template(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "draw",
+    [
+        "import ssl\ndef draw(): return ssl.RAND_bytes(16)",
+        "from cryptography.hazmat.primitives.asymmetric import ec\n"
+        "def draw(): return ec.generate_private_key(ec.SECP256R1())"
+        ".private_numbers().private_value.to_bytes(32)",
+    ],
+    ids=["ssl", "cryptography"],
+)
+def test_openssl_forgets_its_template(tmp_path: Path, draw: str) -> None:
     """OpenSSL notices a fork by its pid; with that hidden, a fork is as good as a clone."""
     source, library = tmp_path / "pid.c", tmp_path / "pid.so"
     source.write_text(SAME_PID)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     done = subprocess.run(
-        [sys.executable, "-c", FORKS],
+        [sys.executable, "-c", FORKS.format(draw)],
         env={**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": str(BOT_DIR)},
         capture_output=True,
         text=True,
