@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use callbox_link::Link;
-use callbox_protocol::agent::{Frozen, Prepare};
+use callbox_link::{Link, fresh_wake};
+use callbox_protocol::agent::{Frozen, HELLO, HELLO_OK, HELLO_RETRY_MS, Prepare};
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
 
 use super::{Facts, Manifest, Template};
 use crate::config::{MachineShape, Progress};
@@ -17,6 +18,7 @@ use crate::image::Image;
 use crate::lock::FileLock;
 use crate::qemu::Memory;
 use crate::qmp::{Qmp, QmpError};
+use crate::run::vm::connect;
 use crate::run::{Kind, Record, RunDir, Vm};
 use crate::start::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_error};
 
@@ -24,6 +26,8 @@ use crate::start::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_erro
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long QEMU may take to save its devices (20 ms, as a rule) and to quit, each.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much an agent may say beside the answer to a hello, in bytes.
+const MAX_NOISE: usize = 64 << 10;
 /// Prefix of run directories of bakes. No machine's name can begin so.
 const RUN_PREFIX: &str = ".bake-";
 /// Prefix of templates in the making.
@@ -128,9 +132,11 @@ impl Bake<'_> {
         watch.mark("prepare");
         self.progress.stage("freezing");
         let frozen = freeze(&vm, link).await?;
+        let listening = agent_listens(&vm).await?;
         watch.mark("freeze");
         self.progress.stage("saving");
         save(&vm, &staging).await?;
+        drop(listening);
         watch.mark("save");
         self.finish(frozen, watch, &staging)?;
         fs::rename(&staging, directory).map_err(Error::io("create", directory))?;
@@ -167,6 +173,43 @@ async fn freeze(vm: &Vm, link: Link) -> Result<Frozen, Error> {
     };
     vm.within("close the agent's connection", FREEZE_TIMEOUT, closed).await?;
     Ok(frozen)
+}
+
+/// Says one hello, and waits for its answer, but goes no further: then the agent stands where
+/// the next hello is read. Stopped any earlier, it might still be busy with the end of its last
+/// connection, and every clone would take its first hello for a part of that (and wait for the
+/// second, 250 ms). The connection must stay open until the state is saved: a port that the
+/// host never left tells the clone's agent nothing.
+async fn agent_listens(vm: &Vm) -> Result<UnixStream, Error> {
+    let path = vm.directory().agent_socket();
+    let mut stream = connect(&path).await?;
+    let digits = fresh_wake("").generation_id;
+    let (hello, answer) = (format!("{HELLO}{digits}\n"), format!("{HELLO_OK}{digits}\n"));
+    let answered = async {
+        let mut heard = Vec::new();
+        loop {
+            let said = stream.write_all(hello.as_bytes()).await;
+            said.map_err(Error::io("say hello on", &path))?;
+            let again = Duration::from_millis(HELLO_RETRY_MS);
+            let hearing = hear(&mut stream, answer.as_bytes(), &mut heard);
+            match tokio::time::timeout(again, hearing).await {
+                Ok(heard) => return heard.map_err(Error::io("hear the agent on", &path)),
+                Err(_) => tracing::debug!("the agent is still busy with its last connection"),
+            }
+        }
+    };
+    vm.within("listen again", FREEZE_TIMEOUT, answered).await?;
+    Ok(stream)
+}
+
+/// Reads until `wanted` was heard. Safe to cancel: what was read is in `heard`.
+async fn hear(stream: &mut UnixStream, wanted: &[u8], heard: &mut Vec<u8>) -> std::io::Result<()> {
+    while !heard.windows(wanted.len()).any(|window| window == wanted) {
+        if heard.len() > MAX_NOISE || stream.read_buf(heard).await? == 0 {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+    }
+    Ok(())
 }
 
 /// Stops the guest and has QEMU write its devices to `staging/state`, then quit.
