@@ -43,6 +43,33 @@ export async function wholeCall(stage) {
   return { heardAfterMs: facts.heardAfterMs, answerMs: facts.answerMs, stages_ms: session?.stages_ms, accelerator: session?.accelerator, start: session?.start };
 }
 
+/** A second call works as the first did. @param {Stage} stage */
+export async function callAgain(stage) {
+  const { page } = stage;
+  await open(stage);
+  await press(page, "Call");
+  await until(page, "greeting heard", stage.bootMs, () => window.callbox.utterances.bot.length > 0);
+  const first = await page.evaluate(() => window.callbox.session?.id);
+  await hangUp(page);
+  await press(page, "Call again");
+  await until(page, "greeting heard again", stage.bootMs, () => window.callbox.utterances.bot.length > 0);
+  assert.notEqual(await page.evaluate(() => window.callbox.session?.id), first);
+  const focused = () => page.evaluate(() => document.activeElement?.id);
+  assert.equal(await focused(), "hang-up", "the focus goes where the call can be ended");
+  await hangUp(page);
+  assert.equal(await focused(), "call", "the focus goes back");
+}
+
+/** Where no key is needed, none is asked for. @param {Stage} stage @param {StandIn} dispatcher */
+export async function noKeyNeeded(stage, dispatcher) {
+  dispatcher.settings.key = null;
+  await open({ ...stage, key: null });
+  assert.equal(await stage.page.getByLabel("Key", { exact: true }).isVisible(), false);
+  await press(stage.page, "Call");
+  await until(stage.page, "call is live", 15_000, () => window.callbox.phase === "live");
+  await hangUp(stage.page);
+}
+
 /** Muted is muted: the bot gets only silence, so it does not answer. @param {Stage} stage */
 export async function muted(stage) {
   const { page } = stage;
@@ -182,11 +209,16 @@ async function alert(page, text) {
   await page.getByRole("alert").filter({ hasText: text }).waitFor({ timeout: 15_000 });
 }
 
-/** @param {Page} page @param {string} what @param {number} ms @param {() => boolean} condition */
+/**
+ * Waits until something holds in the page; fails at once when the page shows trouble instead.
+ * @param {Page} page @param {string} what @param {number} ms @param {() => boolean} condition
+ */
 async function until(page, what, ms, condition) {
   const started = Date.now();
-  await page.waitForFunction(condition, undefined, { timeout: ms, polling: 50 }).catch(async (error) => {
-    const seen = await page.evaluate(() => JSON.stringify({ ...window.callbox, levels: window.callbox.levels })).catch(() => "nothing");
-    throw new Error(`waited ${Date.now() - started} ms in vain for: ${what}; the page has ${seen}`, { cause: error });
-  });
+  // Made here and not in the page, whose policy forbids to make code out of text.
+  const settled = /** @type {() => boolean} */ (new Function(`return (${condition})() || window.callbox.trouble !== null`));
+  await page.waitForFunction(settled, undefined, { timeout: ms, polling: 50 }).catch(() => undefined);
+  if (await page.evaluate(condition)) return;
+  const seen = await page.evaluate(() => JSON.stringify({ ...window.callbox }));
+  throw new Error(`waited ${Date.now() - started} ms in vain for: ${what}; the page has ${seen}`);
 }

@@ -29,11 +29,11 @@ const FILES = {
  *   failStart?: string | null, botHangsUpAfterMs?: number | null }} [options]
  */
 export async function standIn(options = {}) {
-  const { key = null, slow = 1, start = "clone", dist = DIST } = options;
+  const { slow = 1, start = "clone", dist = DIST } = options;
   const secret = randomBytes(32);
   /** @type {Map<string, ReturnType<typeof makeSession>>} */
   const sessions = new Map();
-  const settings = { bot: options.bot ?? null, refuse: options.refuse ?? null, failStart: options.failStart ?? null, botHangsUpAfterMs: options.botHangsUpAfterMs ?? null };
+  const settings = { key: options.key ?? null, bot: options.bot ?? null, refuse: options.refuse ?? null, failStart: options.failStart ?? null, botHangsUpAfterMs: options.botHangsUpAfterMs ?? null };
 
   const server = createServer((request, response) => {
     route(request, response).catch((error) => fail(response, 500, "internal", String(error)));
@@ -45,7 +45,7 @@ export async function standIn(options = {}) {
     const url = new URL(request.url ?? "/", "http://stand-in");
     const path = url.pathname;
     if (path === "/v1/info") {
-      return json(response, 200, { name: "callbox", version: "0.0.0-stand-in", auth: key !== null, bots: [{ name: "parrot", transports: ["websocket"] }] });
+      return json(response, 200, { name: "callbox", version: "0.0.0-stand-in", auth: settings.key !== null, bots: [{ name: "parrot", transports: ["websocket"] }] });
     }
     if (path === "/start" && request.method === "POST") return begin(request, response);
     const match = /^\/v1\/sessions\/([^/]+)(?:\/(events|logs))?$/.exec(path);
@@ -69,7 +69,7 @@ export async function standIn(options = {}) {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
     const body = JSON.parse(Buffer.concat(chunks).toString() || "{}");
-    if (key !== null && bearer(request, null) !== key) return fail(response, 401, "unauthorized", "the key is not known here");
+    if (settings.key !== null && bearer(request, null) !== settings.key) return fail(response, 401, "unauthorized", "the key is not known here");
     if (settings.refuse) return json(response, settings.refuse.status, settings.refuse.body);
     const id = randomUUID();
     const token = `${id}.${createHmac("sha256", secret).update(id).digest("hex")}`;
@@ -189,7 +189,7 @@ function makeSession({ id, token, bot, slow, start, settings }) {
   function goLive() {
     if (stages["ready"] === undefined || !client || state === "ending" || state === "ended") return;
     state = "live";
-    came("joined");
+    changed();
     log("dispatcher", "client and bot are connected");
     const ws = client;
     const send = (/** @type {{ audio: boolean, data: Buffer }} */ frame) => {
@@ -225,6 +225,7 @@ function makeSession({ id, token, bot, slow, start, settings }) {
   /** @param {import("ws").WebSocket} ws */
   function join(ws) {
     client = ws;
+    came("joined");
     ws.on("message", (data) => {
       const frame = /** @type {Buffer} */ (data);
       if (echo) echo.hear(frame);

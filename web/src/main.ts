@@ -2,10 +2,10 @@
 
 import "./style.css";
 import { type Info, type Session, fetchInfo } from "./api";
-import { Call, type Phase } from "./call";
+import { Call, type CallEvents, type Phase } from "./call";
 import { span } from "./format";
 import { forgetKey, looksLikeKey, storeKey, takeKey } from "./key";
-import { type Trouble, unreachable } from "./trouble";
+import { otherTrouble, type Trouble, unreachable } from "./trouble";
 import { LogView } from "./view/log";
 import { TraceView } from "./view/trace";
 import { WaterfallView } from "./view/waterfall";
@@ -105,7 +105,8 @@ function startCall(): void {
     (...args: A) => {
       if (call === current) show(...args);
     };
-  const current: Call = new Call(page.bot.value, key, {
+  let current: Call;
+  const events: CallEvents = {
     phase: mine(enter),
     session: mine(showSession),
     log: mine((entry) => log.add(entry, acceptedAt(current.session))),
@@ -114,7 +115,14 @@ function startCall(): void {
       page.heard.textContent = `You heard it in this browser ${span(ms)} after the request.`;
     }),
     trouble: mine(showTrouble),
-  });
+  };
+  try {
+    current = new Call(page.bot.value, key, events);
+  } catch (error) {
+    // A browser without Web Audio, or one that has no audio device at all.
+    showTrouble(otherTrouble(error));
+    return;
+  }
   call = current;
   void current.run();
 }

@@ -22,30 +22,32 @@ export interface Chart {
   rows: Row[];
 }
 
+/** What must have come before a moment can: machine and client make their ways side by side. */
+const CAUSES: Record<Moment, Moment[]> = {
+  accepted: [],
+  started: ["accepted"],
+  ready: ["started"],
+  joined: ["accepted"],
+  audible: ["ready", "joined"],
+};
+
 /**
  * Lays the chart out. `nowMs` is the time since the request while moments may still come, and
- * null once none can. Every bar begins where the latest earlier moment came, so the bars of
- * moments that follow from one another form a staircase.
+ * null once none can. Every bar begins where the last of its moment's causes came.
  */
 export function layOut(stages: StagesMs, nowMs: number | null): Chart {
-  const came = MOMENTS.map((moment) => stages[moment] ?? null);
-  const known = came.filter((at): at is number => at !== null);
+  const known = MOMENTS.map((moment) => stages[moment]).filter((at) => at != null);
   const latest = Math.max(0, ...known);
   const complete = known.length === MOMENTS.length;
   const spanMs = complete ? snug(latest) : nowMs === null ? snug(Math.max(latest, stages.ended ?? 0)) : roomy(Math.max(nowMs, latest));
-  const rows: Row[] = [];
-  let waiting = nowMs !== null;
-  MOMENTS.forEach((moment, i) => {
-    const at = came[i] ?? null;
-    if (at !== null) {
-      const from = Math.max(0, ...known.filter((other) => other < at));
-      rows.push(bar(moment, "done", from, at, spanMs));
-    } else if (waiting) {
-      waiting = false;
-      rows.push(bar(moment, "waiting", latest, Math.max(latest, nowMs ?? 0), spanMs));
-    } else {
-      rows.push(bar(moment, nowMs === null ? "missed" : "pending", 0, 0, spanMs));
-    }
+  const rows = MOMENTS.map((moment) => {
+    const causes = CAUSES[moment].map((cause) => stages[cause] ?? null);
+    const from = Math.max(0, ...causes.filter((at) => at !== null));
+    const at = stages[moment] ?? null;
+    if (at !== null) return bar(moment, "done", Math.min(from, at), at, spanMs);
+    if (nowMs === null) return bar(moment, "missed", 0, 0, spanMs);
+    if (causes.includes(null)) return bar(moment, "pending", 0, 0, spanMs);
+    return bar(moment, "waiting", from, Math.max(from, nowMs), spanMs);
   });
   rows.push(endRow(stages.ended ?? null, latest, spanMs));
   return { spanMs, ticks: ticksOf(spanMs), rows };

@@ -8,22 +8,25 @@ const row = (chart: ReturnType<typeof layOut>, moment: string) => {
 };
 
 describe("the waterfall", () => {
-  it("is a staircase: every bar begins where the latest earlier moment came", () => {
-    const chart = layOut({ accepted: 0, started: 200, ready: 300, joined: 310, audible: 400 }, null);
-    const edges = ["started", "ready", "joined", "audible"].map((m) => [row(chart, m).from, row(chart, m).to].map((x) => Math.round(x * chart.spanMs)));
-    expect(edges).toEqual([[0, 200], [200, 300], [300, 310], [310, 400]]);
-  });
-
-  it("shows a client that joins before its machine runs from the request on", () => {
+  it("begins every bar where the last of its moment's causes came", () => {
     const chart = layOut({ accepted: 0, started: 200, ready: 300, joined: 40, audible: 400 }, null);
-    expect(row(chart, "joined")).toMatchObject({ from: 0, state: "done", text: "40 ms" });
-    expect(row(chart, "started").from * chart.spanMs).toBeCloseTo(40);
+    const edges = ["started", "ready", "joined", "audible"].map((m) => [row(chart, m).from, row(chart, m).to].map((x) => Math.round(x * chart.spanMs)));
+    expect(edges).toEqual([[0, 200], [200, 300], [0, 40], [300, 400]]);
+    expect(row(chart, "joined")).toMatchObject({ state: "done", text: "40 ms" });
   });
 
-  it("lets only the first missing moment grow", () => {
-    const chart = layOut({ accepted: 0, started: 200 }, 350);
-    expect(chart.rows.map((r) => r.state)).toEqual(["done", "done", "waiting", "pending", "pending", "pending"]);
-    expect(row(chart, "ready").to * chart.spanMs).toBeCloseTo(350);
+  it("waits for a client that comes late", () => {
+    const chart = layOut({ accepted: 0, started: 200, ready: 300, joined: 900, audible: 950 }, null);
+    expect(row(chart, "audible").from * chart.spanMs).toBeCloseTo(900);
+  });
+
+  it("lets grow what can come next", () => {
+    const states = (stages: Parameters<typeof layOut>[0]) => layOut(stages, 350).rows.map((r) => r.state).join(" ");
+    expect(states({})).toBe("waiting pending pending pending pending pending");
+    expect(states({ accepted: 0 })).toBe("done waiting pending waiting pending pending");
+    expect(states({ accepted: 0, started: 200, joined: 40 })).toBe("done done waiting done pending pending");
+    expect(states({ accepted: 0, started: 200, joined: 40, ready: 300 })).toBe("done done done done waiting pending");
+    expect(row(layOut({ accepted: 0, started: 200 }, 350), "ready").to * 500).toBeCloseTo(350);
   });
 
   it("keeps its axis still while it grows, except for a few steps", () => {
