@@ -24,6 +24,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
+    // The licences of what is bundled ask to come along.
+    license: { fileName: "licenses.md" },
     rollupOptions: { input: { app: here("index.html") }, output: names },
   },
   worker: { format: "es", rollupOptions: { output: names } },
