@@ -5,7 +5,7 @@
 //! machine can be found again, adopted or destroyed.
 
 mod fake;
-// mod local;
+pub mod local;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::Prepare;
 
 pub use fake::{FakeProvider, Script};
-// pub use local::{Local, LocalConfig};
+pub use local::Local;
 
 /// What a provider must know of a bot to run its machines. Nothing in it belongs to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,11 @@ pub mod logs;
 pub mod media;
 pub mod metrics;
 pub mod plane;
+mod prepare;
 mod proxy;
 mod random;
 pub mod serve;
 pub mod store;
 pub mod sweep;
 
-pub use clock::now;
+pub use clock::{now, rfc3339 as clock_text};

@@ -35,6 +35,8 @@ pub struct Plane {
     /// What was written about sessions.
     pub logs: Logs,
     driven: Mutex<HashMap<SessionId, Handle>>,
+    /// Bots that are being prepared, and what that is at.
+    preparing: Mutex<BTreeMap<String, String>>,
     closing: AtomicBool,
 }
 
@@ -93,6 +95,7 @@ impl Plane {
             tokens,
             logs,
             driven: Mutex::default(),
+            preparing: Mutex::default(),
             closing: AtomicBool::new(false),
         })
     }
@@ -125,6 +128,20 @@ impl Plane {
 
     pub(crate) fn driven(&self) -> MutexGuard<'_, HashMap<SessionId, Handle>> {
         self.driven.lock().expect("no panic while held")
+    }
+
+    /// Bots that are being prepared, and what that is at.
+    pub fn preparing(&self) -> BTreeMap<String, String> {
+        self.preparing.lock().expect("no panic while held").clone()
+    }
+
+    /// Notes what preparing a bot is at; none when it is over.
+    pub(crate) fn set_preparing(&self, bot: &str, stage: Option<&str>) {
+        let mut preparing = self.preparing.lock().expect("no panic while held");
+        match stage {
+            Some(stage) => drop(preparing.insert(bot.to_owned(), stage.to_owned())),
+            None => drop(preparing.remove(bot)),
+        }
     }
 
     /// No more starts: the dispatcher is on its way out.

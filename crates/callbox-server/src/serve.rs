@@ -10,6 +10,7 @@ use crate::{
     api::{self, App},
     driver,
     plane::Plane,
+    prepare,
     store::StoreError,
     sweep,
 };
@@ -53,7 +54,11 @@ pub async fn run(
     if resumed > 0 {
         tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
     }
-    let sweeper = tokio::spawn(sweep::run(Arc::clone(&plane)));
+    prepare::announce(&plane);
+    let background = [
+        tokio::spawn(sweep::run(Arc::clone(&plane))),
+        tokio::spawn(prepare::run(Arc::clone(&plane))),
+    ];
     let router = api::router(App { plane: Arc::clone(&plane), auth, prometheus });
     let closing = Arc::clone(&plane);
     let (stop_serving, served) = tokio::sync::oneshot::channel::<()>();
@@ -68,7 +73,7 @@ pub async fn run(
     tracing::info!("shutting down: no new sessions, ending those that live");
     closing.close();
     end_all(&plane).await;
-    sweeper.abort();
+    background.iter().for_each(tokio::task::JoinHandle::abort);
     let _ = stop_serving.send(());
     // Clients that keep a connection open must not keep us.
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
-use crate::{bench, call, completions, logs, ps, show, stop};
+use crate::{bench, call, completions, config, doctor, image, keys, logs, ps, serve, show, stop};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -41,6 +41,11 @@ pub enum Command {
     Logs(logs::Args),
     Stop(stop::Args),
     Bench(bench::Args),
+    Serve(serve::Args),
+    Image(image::Args),
+    Keys(keys::Args),
+    Config(config::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
 }
 
@@ -54,6 +59,11 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Logs(args) => logs::run(args, &context).await,
         Command::Stop(args) => stop::run(args, &context).await,
         Command::Bench(args) => bench::run(args, &context).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Image(args) => image::run(args, &context).await,
+        Command::Keys(args) => keys::run(args).await,
+        Command::Config(args) => config::run(args, &context),
+        Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Completions(args) => completions::run(args),
     }
 }

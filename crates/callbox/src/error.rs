@@ -78,6 +78,37 @@ pub enum CliError {
         /// How long was waited.
         limit: std::time::Duration,
     },
+    /// The configuration cannot be used.
+    #[error("the configuration cannot be used: {0}")]
+    Config(String),
+    /// The dispatcher cannot serve, or its store cannot be used.
+    #[error("{0}")]
+    Serve(String),
+    /// The dispatcher would be open to everybody.
+    #[error("{0}")]
+    Open(String),
+    /// Machines cannot be run on this host.
+    #[error("cannot run machines on this host: {0}")]
+    Host(String),
+    /// The address is taken, or not ours.
+    #[error("cannot serve on {address}: {source}")]
+    Listen {
+        /// Which address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// An image cannot be made or read.
+    #[error("{text}")]
+    Image {
+        /// What went wrong.
+        text: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The doctor found something that keeps machines from running.
+    #[error("machines cannot run here as it is")]
+    Doctor,
     /// Ctrl-C.
     #[error("interrupted; the session was ended")]
     Interrupted,
@@ -87,7 +118,7 @@ impl CliError {
     /// The documented exit code.
     pub fn code(&self) -> u8 {
         match self {
-            CliError::Usage(_) | CliError::Speech(_) => 2,
+            CliError::Usage(_) | CliError::Speech(_) | CliError::Config(_) => 2,
             CliError::Api(error) if error.is_usage() => 2,
             CliError::NoAudio { .. } => 3,
             CliError::SessionFailed { .. } | CliError::BenchFailed { .. } => 4,
@@ -109,6 +140,19 @@ impl CliError {
             CliError::NoAudio { session_id, .. } => {
                 Some(format!("`callbox logs {session_id}` shows what the bot wrote"))
             }
+            CliError::Config(_) => {
+                Some("`callbox config --defaults` prints every key with its meaning".to_owned())
+            }
+            CliError::Open(_) => {
+                Some("make a key first (`callbox keys create`), or listen on 127.0.0.1".to_owned())
+            }
+            CliError::Host(_) => Some("`callbox doctor` says what is missing".to_owned()),
+            CliError::Listen { .. } => Some(
+                "another program may serve there; set `listen` (or CALLBOX_LISTEN) to another \
+                 address, port 0 for any free one"
+                    .to_owned(),
+            ),
+            CliError::Image { hint, .. } => hint.clone(),
             CliError::TooSlow { .. } => Some("a longer --timeout waits longer".to_owned()),
             _ => None,
         }
@@ -132,7 +176,7 @@ impl CliError {
 }
 
 /// The message and the causes that it does not already contain.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -23,6 +23,13 @@ pub async fn readyz(State(app): State<App>) -> Response {
         let body = json!({ "status": "not ready", "why": "shutting down" });
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
+    let preparing = app.plane.preparing();
+    if !preparing.is_empty() {
+        // A start would work, but wait for what is being made once and kept.
+        let body =
+            json!({ "status": "not ready", "why": "preparing bots", "preparing": preparing });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
     if let Err(error) = app.plane.store.ping().await {
         tracing::error!(%error, "not ready: the store does not answer");
         let body = json!({ "status": "not ready", "why": "the store does not answer" });

@@ -63,6 +63,8 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         if let Some(end) = listen(&link, duties, &log, &mut heard).await {
             return end;
         }
+        // The agent serves one connection at a time: the old one must be gone before the next.
+        duties.link.send_replace(None);
     }
     duties.link.send_replace(None);
     lost(lost_because)

@@ -1,0 +1,215 @@
+//! Machines on this host: microVMs of `callbox-microvm`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use callbox_core::{Fault, FaultKind, MachineFacts, StartStage};
+use callbox_link::{Link, LinkError};
+use callbox_microvm::{
+    Error, From as Origin, Host, MachineShape, Start,
+    image::{Image, ImageError, ImageStore},
+};
+use callbox_protocol::agent::Prepare;
+
+/// What the command line needs of the host beside running machines.
+pub use callbox_microvm::{
+    AcceleratorChoice, HostConfig, Progress as HostProgress,
+    doctor::{Check, checks},
+    image,
+};
+
+use crate::{
+    BotMachine, ImageRun, MachineSpec, Network, Progress, Provider, StartFault, StartFrom, Started,
+};
+
+/// The provider `local`.
+#[derive(Debug)]
+pub struct Local {
+    host: Host,
+    images: Arc<ImageStore>,
+}
+
+impl Local {
+    /// Opens the host: finds QEMU and a kernel, tries KVM. Takes seconds the first time.
+    ///
+    /// # Errors
+    /// What is missing on this host, in words.
+    pub async fn open(config: HostConfig) -> Result<Local, Fault> {
+        let host = Host::open(config).await.map_err(fault)?;
+        let data_dir = host.data_dir().to_owned();
+        let images = tokio::task::spawn_blocking(move || ImageStore::open(&data_dir));
+        let images = images.await.expect("opening a directory does not panic");
+        Ok(Local { host, images: Arc::new(images.map_err(image_fault)?) })
+    }
+
+    /// The host itself, for those who look after its templates.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What `bot` is on this host: its image, the shape of its machines, the words for the agent.
+    async fn resolve(&self, bot: &BotMachine) -> Result<(Image, MachineShape, Prepare), Fault> {
+        let BotMachine { bot: _, image, memory_mib, vcpus, disk_mib, network, start: _, run } = bot;
+        let (images, name) = (Arc::clone(&self.images), image.clone());
+        let image = tokio::task::spawn_blocking(move || images.get(&name));
+        let image = image.await.expect("reading a manifest does not panic").map_err(image_fault)?;
+        let shape = MachineShape {
+            memory_mib: *memory_mib,
+            vcpus: *vcpus,
+            disk_mib: *disk_mib,
+            network: match network {
+                Network::None => callbox_microvm::Network::None,
+                Network::User => callbox_microvm::Network::User,
+            },
+        };
+        let config = image.config.clone();
+        let prepare = run.prepare(&ImageRun {
+            argv: config.argv,
+            env: config.env,
+            cwd: config.cwd,
+            uid: config.uid,
+            gid: config.gid,
+        });
+        Ok((image, shape, prepare))
+    }
+
+    /// A machine of this name that runs already, from before a restart: it was awake when it was
+    /// left, or it is not taken.
+    async fn adopt(&self, name: &str) -> Result<Option<Started>, Fault> {
+        let found = self.host.list().await.map_err(fault)?;
+        let Some(found) = found.into_iter().find(|machine| machine.name == name) else {
+            return Ok(None);
+        };
+        let accelerator = found.accelerator.filter(|_| found.alive);
+        let awake = match accelerator {
+            None => None,
+            Some(accelerator) => match self.host.connect(name).await {
+                Ok(link) => is_awake(&link).await.then_some((link, accelerator)),
+                Err(_) => None,
+            },
+        };
+        match awake {
+            Some((link, accelerator)) => {
+                let start = if found.template.is_some() { "clone" } else { "cold" };
+                let stages = Vec::new();
+                let accelerator = accelerator.to_string();
+                let facts = MachineFacts { accelerator, start: start.into(), stages };
+                Ok(Some(Started { link, facts }))
+            }
+            // Half made when its dispatcher died: nobody knows how far it came.
+            None => self.host.destroy(name).await.map(|()| None).map_err(fault),
+        }
+    }
+}
+
+async fn is_awake(link: &Link) -> bool {
+    use callbox_protocol::agent::Phase;
+    let health = tokio::time::timeout(std::time::Duration::from_secs(5), link.health()).await;
+    matches!(health, Ok(Ok(health)) if matches!(health.phase, Phase::Awake | Phase::InSession))
+}
+
+#[async_trait]
+impl Provider for Local {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault> {
+        let (image, shape, prepare) = self.resolve(bot).await?;
+        match bot.start {
+            StartFrom::Cold => Ok(()),
+            StartFrom::Clone => {
+                let told = Told(progress);
+                let template = self.host.template(&shape, &image, &prepare, &told).await;
+                template.map(|_| ()).map_err(start_fault)
+            }
+        }
+    }
+
+    async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
+        let MachineSpec { name, incarnation: _, bot } = spec;
+        if let Some(started) = self.adopt(name).await? {
+            return Ok(started);
+        }
+        let (image, shape, prepare) = self.resolve(bot).await?;
+        let (from, start) = match bot.start {
+            StartFrom::Cold => (Origin::Cold, "cold"),
+            StartFrom::Clone => {
+                let template = self.host.template(&shape, &image, &prepare, &()).await;
+                (Origin::Clone(template.map_err(start_fault)?), "clone")
+            }
+        };
+        let what = Start { name: name.clone(), from, shape, image, prepare };
+        let started = self.host.start(what).await.map_err(start_fault)?;
+        let stages = started.stages.into_iter();
+        let facts = MachineFacts {
+            accelerator: started.accelerator.to_string(),
+            start: start.into(),
+            stages: stages.map(|(name, took)| StartStage { name: name.into(), took }).collect(),
+        };
+        Ok(Started { link: started.link, facts })
+    }
+
+    async fn connect(&self, name: &str) -> Result<Link, Fault> {
+        self.host.connect(name).await.map_err(fault)
+    }
+
+    async fn destroy(&self, name: &str) -> Result<(), Fault> {
+        self.host.destroy(name).await.map_err(fault)
+    }
+
+    async fn list(&self) -> Result<Vec<String>, Fault> {
+        let machines = self.host.list().await.map_err(fault)?;
+        Ok(machines.into_iter().map(|machine| machine.name).collect())
+    }
+}
+
+/// One crate's progress as the other's.
+struct Told<'a>(&'a dyn Progress);
+
+impl callbox_microvm::Progress for Told<'_> {
+    fn stage(&self, name: &str) {
+        self.0.stage(name);
+    }
+}
+
+/// What the bot did wrong is told apart from what the host did.
+fn start_fault(error: Error) -> StartFault {
+    match error {
+        Error::Link { source: source @ LinkError::Agent { .. }, .. } => {
+            StartFault::of_prepare(source)
+        }
+        error => StartFault::Provider(fault(error)),
+    }
+}
+
+fn fault(error: Error) -> Fault {
+    let kind = match &error {
+        Error::NotFound(_) => FaultKind::NotFound,
+        // A boot that hung twice, a machine that ended, a host that is short of something: it
+        // may go better next time, and the session's deadline bounds how often.
+        Error::Deadline { .. }
+        | Error::Ended { .. }
+        | Error::Qmp { .. }
+        | Error::Link { source: LinkError::Hello(_) | LinkError::Closed, .. } => {
+            FaultKind::Unavailable
+        }
+        _ => FaultKind::Refused,
+    };
+    Fault { kind, detail: chain(&error) }
+}
+
+fn image_fault(error: ImageError) -> Fault {
+    Fault::refused(chain(&error))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

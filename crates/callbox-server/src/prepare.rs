@@ -1,0 +1,49 @@
+//! What is made once per bot and kept (a template), made before the first session needs it.
+
+use std::{sync::Arc, time::Instant};
+
+use callbox_machines::Progress;
+
+use crate::{driver::Chain, plane::Plane};
+
+/// Says which bots will be prepared, so that readiness is not claimed before it is so.
+pub fn announce(plane: &Plane) {
+    for bot in plane.config.bots.keys() {
+        plane.set_preparing(bot, Some("waiting"));
+    }
+}
+
+/// Prepares every bot, one after the other: two at once would only take each other's processors.
+/// A bot that cannot be prepared is reported; its sessions will fail with the same words.
+pub async fn run(plane: Arc<Plane>) {
+    let bots: Vec<_> = plane.config.bots.values().cloned().collect();
+    for bot in bots {
+        let began = Instant::now();
+        let name = bot.name.as_str();
+        if let Some(provider) = plane.providers.get(bot.provider.as_str()) {
+            let stages = Stages { plane: &plane, bot: name };
+            match provider.prepare(&bot.machine, &stages).await {
+                Ok(()) => {
+                    let took_ms = began.elapsed().as_millis();
+                    tracing::info!(bot = name, took_ms, "the bot is prepared");
+                }
+                Err(error) => {
+                    tracing::error!(bot = name, error = %Chain(&error), "the bot cannot be prepared");
+                }
+            }
+        }
+        plane.set_preparing(name, None);
+    }
+}
+
+struct Stages<'a> {
+    plane: &'a Plane,
+    bot: &'a str,
+}
+
+impl Progress for Stages<'_> {
+    fn stage(&self, name: &str) {
+        tracing::info!(bot = self.bot, stage = name, "preparing the bot");
+        self.plane.set_preparing(self.bot, Some(name));
+    }
+}

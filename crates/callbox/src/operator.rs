@@ -1,0 +1,45 @@
+//! What the commands of an operator share: the configuration, and how it fails.
+
+use std::path::PathBuf;
+
+use callbox_machines::local::{AcceleratorChoice, HostConfig};
+use callbox_server::config::{self, Accelerator, Config, Loaded};
+
+use crate::error::CliError;
+
+/// Options of every command that works on this host and not through the API.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file; embedded defaults where it is silent
+    #[arg(long, env = "CALLBOX_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Reads and checks it.
+    pub fn load(&self) -> Result<Loaded, CliError> {
+        config::load(self.config.as_deref()).map_err(|error| CliError::Config(error.to_string()))
+    }
+}
+
+/// What the local provider is told.
+pub fn host_config(config: &Config) -> HostConfig {
+    let local = &config.local;
+    let agent = local.agent.clone().unwrap_or_else(beside_us);
+    let mut host = HostConfig::new(&config.data_dir, agent);
+    host.qemu.clone_from(&local.qemu);
+    host.accelerator = match local.accelerator {
+        Accelerator::Auto => AcceleratorChoice::Auto,
+        Accelerator::Kvm => AcceleratorChoice::Kvm,
+        Accelerator::Tcg => AcceleratorChoice::Tcg,
+    };
+    host.boot_timeout = local.boot_timeout;
+    host.tb_size_mib = local.translation_cache_mib;
+    host
+}
+
+/// The agent that was built with this binary lies beside it.
+fn beside_us() -> PathBuf {
+    let ours = std::env::current_exe().unwrap_or_default();
+    ours.with_file_name("callbox-agent")
+}

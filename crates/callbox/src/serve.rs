@@ -1,0 +1,157 @@
+//! `callbox serve`: run a dispatcher.
+
+use std::{fs::File, net::SocketAddr, path::Path, sync::Arc};
+
+use callbox_machines::{FakeProvider, Local, Provider, Script};
+use callbox_server::{
+    config::{Config, LogFormat},
+    logs::Logs,
+    metrics,
+    plane::Plane,
+    serve::{self, ServeError},
+    store::{Sqlite, Store},
+};
+use callbox_transports::{SessionTokens, Transport, Websocket};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    error::CliError,
+    operator::{ConfigArgs, host_config},
+};
+
+/// Run a dispatcher
+///
+/// Serves the API, the media websockets and the web page, and runs every session in a machine of
+/// its own. Ctrl-C or SIGTERM ends all sessions and leaves nothing behind.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 ended by a signal · 1 cannot serve · 2 the configuration cannot be used
+
+Examples:
+  callbox serve
+  callbox serve --config callbox.toml
+  CALLBOX_LISTEN=127.0.0.1:0 callbox serve      a free port; the address is printed")]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Serves until a signal comes.
+pub async fn run(args: Args) -> Result<(), CliError> {
+    let config = args.config.load()?.config;
+    log_to_stderr(&config)?;
+    let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
+    let data_dir = config.data_dir.clone();
+    let _lock = lock(&data_dir)?;
+    // Before anything slow: who cannot be reached need not prepare.
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr()?;
+    let store = Sqlite::open(&data_dir.join("callbox.db")).await.map_err(|e| failed(&e))?;
+    let tokens = SessionTokens::new(store.deployment().await.map_err(|e| failed(&e))?.secret);
+    let logs = Logs::open(data_dir.join("logs"), config.max_log_bytes)?;
+    let providers = providers(&config).await?;
+    let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
+    let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
+    metrics::describe();
+    let plane = Plane::new(config, Arc::new(store), providers, vec![websocket], tokens, logs);
+    let shutdown = signals()?;
+    println!("callbox serves on http://{address}");
+    match serve::run(plane, listener, Some(prometheus), shutdown).await {
+        Ok(()) => Ok(()),
+        Err(error @ ServeError::Open { .. }) => Err(CliError::Open(error.to_string())),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// One dispatcher a data directory: two would sweep each other's machines.
+fn lock(data_dir: &Path) -> Result<File, CliError> {
+    let file_error = |doing: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source| CliError::File { doing, path, source }
+    };
+    std::fs::create_dir_all(data_dir).map_err(file_error("create", data_dir))?;
+    let path = data_dir.join("callbox.lock");
+    let file = File::create(&path).map_err(file_error("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(CliError::Serve(format!(
+            "another dispatcher uses the data directory {}",
+            data_dir.display()
+        ))),
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| CliError::Listen { address, source })
+}
+
+/// Opens the providers that some bot names.
+async fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>, CliError> {
+    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
+    for bot in config.bots.values() {
+        let name = bot.provider.as_str();
+        if providers.iter().any(|provider| provider.name() == name) {
+            continue;
+        }
+        match name {
+            "local" => {
+                tracing::info!("opening this host for machines");
+                let local = Local::open(host_config(config)).await;
+                let local = local.map_err(|fault| CliError::Host(fault.detail))?;
+                tracing::info!(accelerator = %local.host().accelerator(), qemu = local.host().qemu_version(), "this host runs machines");
+                providers.push(Arc::new(local));
+            }
+            "fake" => {
+                tracing::warn!("provider \"fake\": nothing really runs");
+                providers.push(Arc::new(FakeProvider::new(Script::default())));
+            }
+            other => {
+                let key = format!("bots.{}.provider", bot.name);
+                return Err(CliError::Config(format!(
+                    "{key}: {other:?} is not \"local\" or \"fake\""
+                )));
+            }
+        }
+        for transport in &bot.transports {
+            if transport != "websocket" {
+                let key = format!("bots.{}.transports", bot.name);
+                return Err(CliError::Config(format!("{key}: {transport:?} is not \"websocket\"")));
+            }
+        }
+    }
+    Ok(providers)
+}
+
+fn log_to_stderr(config: &Config) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(&config.log_level)
+        .map_err(|error| CliError::Config(format!("log.level: {error}")))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => registry.with(lines.with_target(false)).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+    }
+    Ok(())
+}
+
+/// Resolves at the first SIGTERM or Ctrl-C. A second one ends the process at once.
+fn signals() -> Result<impl Future<Output = ()> + Send, CliError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+            eprintln!(
+                "ended by a second signal; machines that are left are swept by the next `callbox serve`"
+            );
+            std::process::exit(130);
+        });
+    })
+}
