@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -19,30 +19,60 @@ pub(crate) trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
 impl Carrier for tokio::net::UnixStream {}
 
+/// How much of what a connection read is remembered. More than a hello.
+const HISTORY: usize = 1024;
+
 /// A carrier, shared between its owner and the connection that runs on it.
 pub(crate) struct Shared<C> {
-    carrier: Arc<Mutex<C>>,
+    inner: Arc<Mutex<Inner<C>>>,
     /// Bytes that were read already and are to be read again.
     first: Bytes,
 }
 
+struct Inner<C> {
+    carrier: C,
+    /// The end of what was read.
+    history: Vec<u8>,
+}
+
 impl<C: Carrier> Shared<C> {
     pub(crate) fn new(carrier: C) -> Self {
-        Self { carrier: Arc::new(Mutex::new(carrier)), first: Bytes::new() }
+        let inner = Inner { carrier, history: Vec::with_capacity(2 * HISTORY) };
+        Self { inner: Arc::new(Mutex::new(inner)), first: Bytes::new() }
     }
 
     /// Another handle, which reads `first` before all else.
     pub(crate) fn beginning_with(&self, first: Bytes) -> Self {
-        Self { carrier: Arc::clone(&self.carrier), first }
+        self.inner().remember(&first);
+        Self { inner: Arc::clone(&self.inner), first }
     }
 
     pub(crate) fn wait_for_host(&self, waiting: bool) {
         self.with(|mut carrier| carrier.wait_for_host(waiting));
     }
 
+    /// What the last connection read at its end. When the next host comes before this side
+    /// saw the last one go, its hello is here: the connection took it for a broken frame.
+    pub(crate) fn take_history(&self) -> Vec<u8> {
+        std::mem::take(&mut self.inner().history)
+    }
+
     fn with<T>(&self, act: impl FnOnce(Pin<&mut C>) -> T) -> T {
-        let mut carrier = self.carrier.lock().unwrap_or_else(PoisonError::into_inner);
-        act(Pin::new(&mut *carrier))
+        act(Pin::new(&mut self.inner().carrier))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner<C>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Carrier> Inner<C> {
+    fn remember(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(HISTORY)..];
+        let keep = HISTORY - bytes.len();
+        let forget = self.history.len().saturating_sub(keep);
+        self.history.drain(..forget);
+        self.history.extend_from_slice(bytes);
     }
 }
 
@@ -53,7 +83,11 @@ impl<C: Carrier> AsyncRead for Shared<C> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return self.with(|carrier| carrier.poll_read(cx, buf));
+            let mut inner = self.inner();
+            let before = buf.filled().len();
+            let read = Pin::new(&mut inner.carrier).poll_read(cx, buf);
+            inner.remember(&buf.filled()[before..]);
+            return read;
         }
         let count = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..count]);

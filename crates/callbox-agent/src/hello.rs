@@ -19,12 +19,13 @@ const MAX_LINE: usize = 4096;
 const KEEP: usize = 128;
 
 /// Answers hellos until one is followed by HTTP/2. Returns the bytes that HTTP/2 begins with,
-/// or `None` if the carrier ended.
-pub(crate) async fn answer<C>(carrier: &mut C) -> io::Result<Option<Bytes>>
+/// or `None` if the carrier ended. `seen` was read from the carrier already.
+pub(crate) async fn answer<C>(carrier: &mut C, seen: &[u8]) -> io::Result<Option<Bytes>>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let mut inbox = BytesMut::with_capacity(MAX_LINE);
+    inbox.extend_from_slice(seen);
     let mut answered = false;
     loop {
         while let Some(end) = inbox.iter().position(|byte| *byte == b'\n') {
@@ -69,7 +70,7 @@ mod tests {
             "X".repeat(DIGITS),
         );
         host.write_all(sent.as_bytes()).await.expect("room");
-        let first = answer(&mut agent).await.expect("no error").expect("a connection");
+        let first = answer(&mut agent, b"").await.expect("no error").expect("a connection");
         assert_eq!(first, "PRI * HTTP/2.0\r\n\r\nSM");
         drop(agent);
         let mut answers = String::new();
@@ -81,6 +82,6 @@ mod tests {
     async fn the_end_of_the_carrier_is_no_connection() {
         let (host, mut agent) = tokio::io::duplex(64);
         drop(host);
-        assert_eq!(answer(&mut agent).await.expect("no error"), None);
+        assert_eq!(answer(&mut agent, b"").await.expect("no error"), None);
     }
 }

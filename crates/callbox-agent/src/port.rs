@@ -26,10 +26,11 @@ use rustix::event::{Timespec, epoll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::carrier::Carrier;
+use crate::kernel;
 
 const PORTS: &str = "/sys/class/virtio-ports";
 /// How long a writer waits for room in the queue before it looks by itself.
@@ -59,7 +60,7 @@ impl Port {
         epoll::add(&set, &file, epoll::EventData::new_u64(0), events)?;
         Ok(Some(Port {
             file,
-            edges: AsyncFd::register_with_interest(set, Interest::READABLE)?,
+            edges: kernel::watch_readable(set)?,
             look_again: Box::pin(sleep(Duration::ZERO)),
             wait_for_host: true,
             host_gone: false,

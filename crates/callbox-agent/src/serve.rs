@@ -28,7 +28,8 @@ pub(crate) async fn serve<C: Carrier>(machine: Arc<Machine>, carrier: C) {
     let mut carrier = Shared::new(carrier);
     loop {
         carrier.wait_for_host(true);
-        match hello::answer(&mut carrier).await {
+        let seen = carrier.take_history();
+        match hello::answer(&mut carrier, &seen).await {
             Ok(Some(first)) => {
                 carrier.wait_for_host(false);
                 let _host = machine.host_connected();

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
-use rustix::process::{Pid, getpgid};
+use rustix::process::Pid;
 
 const ESTABLISHED: u8 = 0x01;
 const LISTEN: u8 = 0x0a;
@@ -55,15 +56,14 @@ fn owners(group: Option<Pid>) -> HashMap<u64, String> {
     let mut owners = HashMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
-        else {
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if group.is_some() && getpgid(Some(pid)).ok() != group {
+        if group.is_some_and(|group| group_of(&process.path()) != Some(group)) {
             continue;
         }
         let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        let owner = format!("{} {}", command.trim_end(), pid.as_raw_pid());
+        let owner = format!("{} {pid}", command.trim_end());
         for file in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
             let Ok(target) = fs::read_link(file.path()) else {
                 continue;
@@ -77,6 +77,13 @@ fn owners(group: Option<Pid>) -> HashMap<u64, String> {
         }
     }
     owners
+}
+
+/// The process group of `/proc/PID`: the third field after the name, which may hold anything.
+fn group_of(process: &Path) -> Option<Pid> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Pid::from_raw(fields.split_ascii_whitespace().nth(2)?.parse().ok()?)
 }
 
 fn parse(line: &str) -> Option<Socket> {

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use crate::entropy;
+use crate::kernel;
 use crate::loopback;
 use crate::machine::Machine;
 use crate::refusal::Refusal;
@@ -30,7 +30,7 @@ pub(crate) async fn wake(machine: &Arc<Machine>, wake: Wake) -> Result<Awake, Re
     let _turn = machine.begin("wake", &[Phase::Prepared, Phase::Frozen, Phase::Awake])?;
     let checked = Checked::new(&wake)?;
     if machine.place.in_machine {
-        entropy::reseed_kernel(&checked.secret).map_err(|error| {
+        kernel::reseed_kernel(&checked.secret).map_err(|error| {
             Refusal::not_reseeded(format!("the kernel's generator was not reseeded: {error}"))
         })?;
         clock_settime(ClockId::Realtime, checked.now)

@@ -1,11 +1,13 @@
-//! The kernel's random generator. The one module with `unsafe`: these two calls have no safe
-//! form in any library.
+//! The one module with `unsafe`: calls to the kernel that have no safe form in any library.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::ioctl::{self, NoArg, Opcode, Setter};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// How many bytes a wake brings at most.
 const MAX: usize = 64;
@@ -47,4 +49,12 @@ pub(crate) fn reseed_kernel(secret: &[u8]) -> io::Result<()> {
     // SAFETY: RNDRESEEDCRNG takes no argument.
     unsafe { ioctl::ioctl(&random, NoArg::<RNDRESEEDCRNG>::new()) }?;
     Ok(())
+}
+
+/// Has the runtime watch `file` for becoming readable. Must be called inside the runtime.
+pub(crate) fn watch_readable(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: An `OwnedFd` gives the same open descriptor for as long as it lives, and nobody
+    // can take it out of the `AsyncFd` without ending the registration.
+    let watched = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) };
+    watched.map_err(io::Error::other)
 }
