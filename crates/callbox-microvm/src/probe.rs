@@ -2,15 +2,15 @@
 //!
 //! `/dev/kvm` can open, and machines can be created, and still no guest makes progress: inside
 //! some clouds all time is spent in the host's kernel. Only a guest can tell. So a tiny one is
-//! booted, and KVM works if the guest's kernel comes as far as starting its first program in a
-//! few seconds.
+//! booted, and KVM works if the guest comes as far as its first program, the agent, in a few
+//! seconds.
 //!
 //! ```text
 //! verdict on file for this host kernel + QEMU + processor ──yes──► that
 //!        │ no
 //! /dev/kvm opens for reading and writing ──no──► unusable: why
 //!        │ yes
-//! probe guest with `-cpu host` ──console shows init──► usable
+//! probe guest with `-cpu host` ──the agent says so────► usable
 //!        │ QEMU ends (it may refuse a register)
 //! probe guest with `-cpu host,-arch-capabilities` ──► usable, or unusable: why
 //! ```
@@ -32,8 +32,8 @@ use crate::run::{Kind, Record, RunDir, Vm};
 
 /// The device.
 const KVM: &str = "/dev/kvm";
-/// What a Linux kernel prints before it starts its first program, at the log level of the probe.
-const PROOF: &str = "Run /init as init process";
+/// What the agent prints when it was started with `callbox.probe`.
+const PROOF: &str = "callbox-probe-ok";
 /// Names of the processor to try. Some hosts refuse to write the register behind
 /// `arch-capabilities`, and QEMU aborts.
 const CPUS: &[&str] = &["host", "host,-arch-capabilities"];
@@ -166,19 +166,12 @@ async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
             MachineShape { memory_mib: 256, vcpus: 1, disk_mib: 16, network: Network::None };
         let path = directory.path();
         let mut invocation = host.invocation_on(processor, path, &shape, Memory::Fresh, None);
-        // The kernel's own lines are the proof, so it must not be quiet.
+        // The kernel's own lines tell how far it came, if it did not come far enough.
         invocation.append = format!("{} callbox.probe", invocation.append)
             .replace(" quiet ", " loglevel=7 ignore_loglevel ");
         let vm = Vm::spawn(&directory, &host.qemu.path, &invocation, None, record).await?;
-        let shown = async {
-            if vm.console_shows(PROOF).await {
-                Ok(())
-            } else {
-                // The console ends with QEMU; `within` then says how.
-                std::future::pending().await
-            }
-        };
-        vm.within("start its first program under kvm", host.config.probe_timeout, shown).await
+        let stage = "start its first program under kvm";
+        vm.console_shows(stage, host.config.probe_timeout, PROOF).await
     };
     let outcome = outcome.await;
     RunDir::destroy(&host.layout, &name).await?;

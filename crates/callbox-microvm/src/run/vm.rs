@@ -21,6 +21,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, Resource, Rlimit};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
@@ -82,6 +83,7 @@ impl Vm {
                 return Err(Error::Ended { stage: "start", said: said.last().await });
             }
         };
+        restrain(&identity);
         record.process = Some(identity);
         if let Err(error) = directory.write(&record) {
             let _ = child.kill().await;
@@ -103,6 +105,8 @@ impl Vm {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let outcome = tokio::select! {
+            // What was achieved before QEMU ended was achieved.
+            biased;
             outcome = tokio::time::timeout(limit, work) => outcome,
             () = self.alive.ended() => {
                 return Err(Error::Ended { stage, said: self.said.last().await });
@@ -141,9 +145,22 @@ impl Vm {
         self.ended("end when killed", Duration::from_secs(10)).await
     }
 
-    /// Waits until the guest's console shows `needle`; `false` if the console ended without it.
-    pub async fn console_shows(&self, needle: &str) -> bool {
-        self.said.console.shows(needle).await
+    /// Waits until the guest's console shows `needle`. Other than with [`Vm::within`], the guest
+    /// may have ended right after it.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], [`Error::Deadline`].
+    pub async fn console_shows(
+        &self,
+        stage: &'static str,
+        limit: Duration,
+        needle: &str,
+    ) -> Result<(), Error> {
+        match tokio::time::timeout(limit, self.said.console.shows(needle)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Ended { stage, said: self.said.last().await }),
+            Err(_) => Err(Error::Deadline { stage, after: limit, said: self.said.now() }),
+        }
     }
 
     /// The machine's directory.
@@ -228,6 +245,19 @@ fn identify(child: &Child) -> io::Result<(Identity, Alive)> {
     let identity = Identity::of(pid)?.ok_or_else(ended)?;
     let alive = identity.open()?.ok_or_else(ended)?;
     Ok((identity, alive))
+}
+
+/// What can only be set from outside, once the process exists. Best effort: where it fails, the
+/// machine runs as well.
+fn restrain(identity: &Identity) {
+    // No core dumps: what a session said is in there.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let no_core = rustix::process::prlimit(Pid::from_raw(identity.pid), Resource::Core, none);
+    // When the host runs out of memory, one machine ends, not the dispatcher of all.
+    let first = fs::write(format!("/proc/{}/oom_score_adj", identity.pid), "500");
+    if let Some(error) = no_core.err().map(io::Error::from).or(first.err()) {
+        tracing::debug!(%error, "a machine's process is not restrained as it should be");
+    }
 }
 
 /// Collects the exit status, as long as we are the parent, and tells the log how it ended.

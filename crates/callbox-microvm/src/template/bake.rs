@@ -227,12 +227,18 @@ async fn save(vm: &Vm, staging: &Path) -> Result<(), Error> {
         to.sync_all().await.map_err(Error::io("write", &state))
     };
     let command = async {
-        let mut qmp = Qmp::connect(&vm.directory().qmp_socket()).await?;
-        migrate(&mut qmp, &socket).await
+        let qmp = Qmp::connect(&vm.directory().qmp_socket()).await;
+        let mut qmp = qmp.map_err(qmp_error("connect to save the machine's state"))?;
+        migrate(&mut qmp, &socket).await.map_err(qmp_error("save the machine's state"))??;
+        Ok(qmp)
     };
-    let command = async { command.await.map_err(qmp_error("save the machine's state"))? };
     let both = async { tokio::try_join!(receive, command) };
-    vm.within("save its state", SAVE_TIMEOUT, both).await?;
+    let ((), mut qmp) = vm.within("save its state", SAVE_TIMEOUT, both).await?;
+    match qmp.execute("quit", Value::Null).await {
+        // It may be gone before it could say so.
+        Ok(_) | Err(QmpError::Closed { .. } | QmpError::Io { .. }) => {}
+        Err(source) => return Err(Error::Qmp { stage: "quit after saving", source }),
+    }
     vm.ended("quit after it saved its state", SAVE_TIMEOUT).await
 }
 
@@ -251,11 +257,7 @@ async fn migrate(qmp: &mut Qmp, socket: &Path) -> Result<Result<(), Error>, QmpE
         let why = answer["error-desc"].as_str().unwrap_or("qemu does not say why").to_owned();
         return Ok(Err(Error::Save(why)));
     }
-    match qmp.execute("quit", Value::Null).await {
-        // It may be gone before it could say so.
-        Ok(_) | Err(QmpError::Closed { .. } | QmpError::Io { .. }) => Ok(Ok(())),
-        Err(error) => Err(error),
-    }
+    Ok(Ok(()))
 }
 
 fn sync(path: &Path) -> Result<(), Error> {

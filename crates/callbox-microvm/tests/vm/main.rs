@@ -13,9 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use callbox_link::Link;
-use callbox_microvm::{
-    AcceleratorChoice, Error, From, Host, HostConfig, Start, Started, Template, image::Image,
-};
+use callbox_microvm::{Error, From, Host, HostConfig, Start, Started, Template, image::Image};
 use callbox_protocol::agent::{AgentEventKind, Phase};
 use futures::StreamExt;
 use support::{prepare, session, shape, soon};
@@ -36,8 +34,9 @@ async fn machines_live_and_leave_nothing() {
     tracing_subscriber::fmt().with_env_filter(log).with_test_writer().init();
     let data = tempfile::Builder::new().prefix("cbvm").tempdir().unwrap();
     let mut config = HostConfig::new(data.path(), support::agent());
-    config.accelerator = AcceleratorChoice::Tcg;
+    config.accelerator = support::accelerator();
     let host = Arc::new(Host::open(config.clone()).await.expect("the host can run machines"));
+    eprintln!("accelerator: {}, kernel {}", host.accelerator(), host.kernel_release());
     let image = support::image(data.path());
 
     // In a task of its own, so that a failed step cannot leave machines behind.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use callbox_microvm::image::{Image, ImageStore};
-use callbox_microvm::{MachineShape, Network};
+use callbox_microvm::{AcceleratorChoice, MachineShape, Network};
 use callbox_protocol::agent::{CommandReady, Contract, Prepare, SessionData};
 use sha2::{Digest, Sha256};
 
@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256};
 pub const SKIP: &str = "CALLBOX_SKIP_VM_TESTS";
 /// Path of an agent that was built already.
 const AGENT: &str = "CALLBOX_AGENT";
+/// Which accelerator to test with.
+const ACCELERATOR: &str = "CALLBOX_VM_ACCELERATOR";
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// The bot: says who it is, and serves a page on its port.
@@ -26,6 +28,17 @@ echo "now=$(/bin/busybox date +%s)"
 echo "page of $1" > /tmp/www/index.html
 exec /bin/busybox httpd -f -p 127.0.0.1:8080 -h /tmp/www
 "#;
+
+/// Software emulation works everywhere and is slow enough to show what hangs; name another one
+/// in the environment (`auto`, `kvm`).
+pub fn accelerator() -> AcceleratorChoice {
+    match std::env::var(ACCELERATOR).as_deref() {
+        Err(_) | Ok("tcg") => AcceleratorChoice::Tcg,
+        Ok("auto") => AcceleratorChoice::Auto,
+        Ok("kvm") => AcceleratorChoice::Kvm,
+        Ok(other) => panic!("{ACCELERATOR} is {other:?}, not auto, kvm or tcg"),
+    }
+}
 
 /// What this host lacks; empty if the test can run.
 pub fn lacking() -> Vec<String> {
