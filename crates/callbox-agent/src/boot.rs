@@ -13,6 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::bot::{AGENT_OOM_SCORE, set_own_oom_score};
 use crate::cmdline::{Cmdline, Network};
@@ -55,6 +56,7 @@ pub(crate) fn wake_up() -> Result<Cmdline, BootError> {
 pub(crate) fn bring_up(cmdline: &Cmdline) -> Result<(), BootError> {
     modules::load_all(Path::new(MODULES), &kernel_cmdline()?)?;
     set_own_oom_score(AGENT_OOM_SCORE);
+    allow_open_files();
     wait_for(DISK)?;
     stack_root(cmdline.disk_mib)?;
     move_root()?;
@@ -168,6 +170,13 @@ fn first_card() -> io::Result<u32> {
         indices.extend(index.trim_end().parse::<u32>().ok().filter(|index| *index > 1));
     }
     indices.into_iter().min().ok_or_else(|| io::Error::other("the machine has none"))
+}
+
+/// The kernel gives its first process what was much in the nineties; containers get a million.
+fn allow_open_files() {
+    let limit = Rlimit { current: Some(65_536), maximum: Some(1_048_576) };
+    // Nearly all bots are content with what there is.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn attach(

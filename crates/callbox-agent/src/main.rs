@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::boot::BootError;
@@ -126,10 +127,20 @@ fn serve_unix(path: &Path) -> io::Result<()> {
         })?;
         let listener = UnixListener::bind(path)?;
         tokio::spawn(end::watch_for_orphanhood(Arc::clone(&machine)));
+        let (mut interrupted, mut terminated) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(serve::serve(Arc::clone(&machine), stream));
+            tokio::select! {
+                accepted = listener.accept() => {
+                    tokio::spawn(serve::serve(Arc::clone(&machine), accepted?.0));
+                }
+                _ = interrupted.recv() => break,
+                _ = terminated.recv() => break,
+            }
         }
+        // A machine takes its bot along when it ends; a process has to see to it.
+        end::stop(machine, Duration::ZERO).await;
+        Ok(())
     })
 }
 

@@ -64,13 +64,9 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        // Its bot first: it leads a group of its own and would live on.
-        let bots = format!("/proc/{0}/task/{0}/children", self.agent.id());
-        for bot in std::fs::read_to_string(bots).unwrap_or_default().split_whitespace() {
-            let pid = rustix::process::Pid::from_raw(bot.parse().unwrap()).unwrap();
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-        let _ = self.agent.kill();
+        // Takes its bot along.
+        let agent = rustix::process::Pid::from_child(&self.agent);
+        let _ = rustix::process::kill_process(agent, rustix::process::Signal::TERM);
         let _ = self.agent.wait();
     }
 }
