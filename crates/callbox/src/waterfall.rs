@@ -8,7 +8,6 @@ use anstyle::{AnsiColor, Style};
 use callbox_protocol::api::{Outcome, Session, SessionState};
 
 use self::axis::Axis;
-use crate::caller::ClientMs;
 use crate::terminal::{BAD, BOLD, DIM, GOOD, Look, WARN, printable};
 
 /// Width of the label column.
@@ -35,10 +34,11 @@ enum Kind {
     Yours,
 }
 
-/// The whole picture, with a title; ends with an empty line.
-pub fn render(session: &Session, client: Option<&ClientMs>, look: Look) -> String {
+/// The whole picture, with a title; ends with an empty line. `greeted` is when the bot was heard
+/// first by the client's own clock, in milliseconds from the request, if it spoke first.
+pub fn render(session: &Session, greeted: Option<f64>, look: Look) -> String {
     let mut text = format!("\n{}\n\n", title(session, look));
-    let rows = rows(session, client);
+    let rows = rows(session, greeted);
     let longest = rows.iter().map(|row| row.end).fold(0.0, f64::max);
     if longest == 0.0 {
         let _ = writeln!(text, "  {}\n", look.paint(DIM, "nothing has happened yet"));
@@ -126,7 +126,7 @@ fn title(session: &Session, look: Look) -> String {
     )
 }
 
-fn rows(session: &Session, client: Option<&ClientMs>) -> Vec<Row> {
+fn rows(session: &Session, greeted: Option<f64>) -> Vec<Row> {
     let ms = &session.stages_ms;
     let moment = |label: &str, begin: Option<f64>, end: Option<f64>, colour: AnsiColor| {
         Some(Row {
@@ -146,7 +146,7 @@ fn rows(session: &Session, client: Option<&ClientMs>) -> Vec<Row> {
     // The bot speaks once both are there.
     let both = Some(ms.ready.unwrap_or(0.0).max(ms.joined.unwrap_or(0.0)));
     rows.extend(moment("audible", both, ms.audible, AnsiColor::Green));
-    if let Some(at) = client.and_then(|client| sane(client.first_sound)) {
+    if let Some(at) = sane(greeted) {
         rows.push(Row {
             label: "you hear".to_owned(),
             begin: at,

@@ -78,7 +78,9 @@ impl<'a> Report<'a> {
 
     /// The same for people.
     pub fn picture(&self, placed: &Placed, look: Look) -> String {
-        let mut text = waterfall::render(&placed.session, Some(self.client_ms), look);
+        // A bot that waits for our word is heard when we have spoken: no matter of its start.
+        let greeted = self.client_ms.first_sound.filter(|_| self.audio.greeting);
+        let mut text = waterfall::render(&placed.session, greeted, look);
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "  {} {value}", look.paint(DIM, format_args!("{label:<9}")));
         };

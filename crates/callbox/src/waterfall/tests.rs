@@ -22,18 +22,16 @@ fn session() -> Session {
     serde_json::from_value(json).unwrap()
 }
 
-fn client() -> ClientMs {
-    ClientMs { first_sound: Some(401.0), ..ClientMs::default() }
-}
+const GREETED: Option<f64> = Some(401.0);
 
 #[test]
 fn a_clone_on_kvm() {
-    insta::assert_snapshot!(render(&session(), Some(&client()), UNICODE));
+    insta::assert_snapshot!(render(&session(), GREETED, UNICODE));
 }
 
 #[test]
 fn the_same_in_ascii() {
-    insta::assert_snapshot!(render(&session(), Some(&client()), ASCII));
+    insta::assert_snapshot!(render(&session(), GREETED, ASCII));
 }
 
 #[test]
@@ -65,7 +63,7 @@ fn nothing_yet() {
 
 #[test]
 fn it_fits_a_terminal_of_80_columns() {
-    for line in render(&session(), Some(&client()), UNICODE).lines() {
+    for line in render(&session(), GREETED, UNICODE).lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }
 }
