@@ -1,1 +1,35 @@
-fn main() {}
+//! What cargo alone cannot do: the demo, and everything that CI runs.
+//!
+//! `cargo xtask demo` gives a stranger a real call in a real machine; `cargo xtask test` installs
+//! what tests need and runs them. Both keep what is slow to make under `target/`, and both tell
+//! what they are doing and how long it took.
+
+mod build;
+mod demo;
+mod host;
+mod packages;
+mod steps;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+/// What cargo alone cannot do.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Test(test::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+    }
+}

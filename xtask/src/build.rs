@@ -1,0 +1,49 @@
+//! Building callbox, its agent and its images.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::{
+    host,
+    steps::{command, step, text},
+};
+
+const GUEST: &str = "x86_64-unknown-linux-musl";
+
+/// The agent for guests: static, so that it runs in any image.
+pub fn agent() -> anyhow::Result<PathBuf> {
+    let args =
+        ["build", "--locked", "-p", "callbox-agent", "--profile", "agent", "--target", GUEST];
+    step("build the guest agent", command("cargo", &args).current_dir(host::root()))?;
+    Ok(host::target().join(GUEST).join("agent/callbox-agent"))
+}
+
+/// The binary, with the agent beside it, where it looks for it.
+pub fn callbox(release: bool) -> anyhow::Result<PathBuf> {
+    let agent = agent()?;
+    let mut args = vec!["build", "--locked", "-p", "callbox"];
+    if release {
+        args.push("--release");
+    }
+    step("build callbox", command("cargo", &args).current_dir(host::root()))?;
+    let dir = host::target().join(if release { "release" } else { "debug" });
+    put_beside(&agent, &dir.join("callbox-agent"))?;
+    Ok(dir.join("callbox"))
+}
+
+/// By rename, because a running dispatcher may be reading the old one.
+fn put_beside(agent: &Path, place: &Path) -> anyhow::Result<()> {
+    let new = place.with_extension("new");
+    std::fs::copy(agent, &new)
+        .with_context(|| format!("cannot copy the agent to {}", new.display()))?;
+    std::fs::rename(&new, place).context("cannot put the agent beside callbox")
+}
+
+/// An image from its recipe; at once when nothing it is made of has changed.
+pub fn image(callbox: &Path, data_dir: &Path, recipe: &str) -> anyhow::Result<()> {
+    let recipe = host::root().join("images").join(recipe);
+    let mut build = command(text(callbox), &["image", "build", text(&recipe)]);
+    let name = recipe.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    step(&format!("image {name}"), build.env("CALLBOX_DATA_DIR", data_dir))
+}

@@ -1,0 +1,33 @@
+//! Where we are and as whom.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+use crate::steps::answer;
+
+/// The project's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root").to_owned()
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Whether we are root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// How to run `program` as root: program and first arguments.
+pub fn as_root(program: &'static str) -> anyhow::Result<(String, Vec<&'static str>)> {
+    if is_root() {
+        return Ok((program.to_owned(), Vec::new()));
+    }
+    if answer("sudo", &["--version"]).is_some() {
+        return Ok(("sudo".to_owned(), vec![program]));
+    }
+    bail!("{program} needs root, and there is no sudo; run this as root")
+}

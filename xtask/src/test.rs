@@ -1,0 +1,178 @@
+//! `cargo xtask test`: everything that CI runs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::bail;
+use clap::ValueEnum;
+
+use crate::{
+    build,
+    demo::Dispatcher,
+    host, packages,
+    steps::{answer, command, step, text},
+};
+
+/// Install what tests need and run everything that CI runs
+///
+/// Without arguments: all parts, in the order of this list.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these parts
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Install packages without asking
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Formatting, lints, the rules of the house
+    Lint,
+    /// Rust tests that need no machine
+    Rust,
+    /// Real machines: templates, clones, images, calls, bad bots
+    Vm,
+    /// The Python package and the example bots
+    Bot,
+    /// The page: types, unit tests, bundle, headless Chromium against a real machine
+    Web,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let parts = if args.parts.is_empty() { Part::value_variants() } else { &args.parts };
+    let yes = args.yes || std::env::var_os("CI").is_some();
+    packages::ensure(packages::MACHINES, yes)?;
+    packages::ensure(packages::TESTS, yes)?;
+    for part in parts {
+        match part {
+            Part::Lint => lint()?,
+            Part::Rust => rust()?,
+            Part::Vm => vm()?,
+            Part::Bot => bot()?,
+            Part::Web => web(yes)?,
+        }
+    }
+    nothing_left()?;
+    eprintln!("all parts passed: {parts:?}");
+    Ok(())
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = command("cargo", args);
+    cargo.current_dir(host::root());
+    cargo
+}
+
+fn lint() -> anyhow::Result<()> {
+    step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    let clippy = [
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step("clippy", &mut cargo(&clippy))
+}
+
+fn rust() -> anyhow::Result<()> {
+    // The tests of callbox-microvm start machines; they are part of `vm`.
+    let test = ["test", "--locked", "--workspace", "--exclude", "callbox-microvm"];
+    step("rust tests", &mut cargo(&test))
+}
+
+/// Where the images that tests use are kept from run to run.
+fn data_dir() -> anyhow::Result<PathBuf> {
+    let dir = host::target().join("test-data");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn vm() -> anyhow::Result<()> {
+    let callbox = build::callbox(false)?;
+    let agent = callbox.with_file_name("callbox-agent");
+    let data_dir = data_dir()?;
+    build::image(&callbox, &data_dir, "parrot.toml")?;
+    build::image(&callbox, &data_dir, "tiny.toml")?;
+    let microvm = ["test", "--locked", "-p", "callbox-microvm", "--", "--test-threads=2"];
+    step("machines", cargo(&microvm).env("CALLBOX_AGENT", &agent))?;
+    let calls = [
+        "test",
+        "--locked",
+        "-p",
+        "callbox",
+        "--features",
+        "vm-tests",
+        "--test",
+        "vm",
+        "--",
+        "--test-threads=1",
+    ];
+    let mut calls = cargo(&calls);
+    calls.env("CALLBOX_AGENT", &agent).env("CALLBOX_TEST_DATA_DIR", &data_dir);
+    step("calls into real machines", &mut calls)
+}
+
+fn bot() -> anyhow::Result<()> {
+    let bot = host::root().join("bot");
+    let venv = host::target().join("bot-venv");
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        step("python environment", &mut command("python3", &["-m", "venv", text(&venv)]))?;
+    }
+    let run =
+        |name: &str, args: &[&str]| step(name, command(text(&python), args).current_dir(&bot));
+    run("python packages", &["-m", "pip", "install", "-q", "-r", "requirements-test.txt"])?;
+    run("ruff", &["-m", "ruff", "check", ".", "../bots"])?;
+    run("ruff format", &["-m", "ruff", "format", "--check", ".", "../bots"])?;
+    run("mypy", &["-m", "mypy", "."])?;
+    run("bot tests", &["-m", "pytest", "-q"])
+}
+
+fn web(yes: bool) -> anyhow::Result<()> {
+    if answer("npm", &["--version"]).is_none() {
+        packages::ensure(packages::NODE, yes)?;
+    }
+    let web = host::root().join("web");
+    let npm = |name: &str, args: &[&str]| step(name, command("npm", args).current_dir(&web));
+    npm("page: packages", &["ci", "--no-fund", "--no-audit"])?;
+    npm("page: types", &["run", "lint"])?;
+    npm("page: unit tests", &["test"])?;
+    npm("page: the committed bundle matches its sources", &["run", "check-dist"])?;
+    npm("page: chromium, every trouble", &["run", "e2e", "--", "--stand-in"])?;
+    page_calls_a_real_machine(&web)
+}
+
+fn page_calls_a_real_machine(web: &Path) -> anyhow::Result<()> {
+    let callbox = build::callbox(false)?;
+    let images = data_dir()?;
+    build::image(&callbox, &images, "parrot.toml")?;
+    let mut dispatcher = Dispatcher::start(&callbox, &images, "127.0.0.1:0")?;
+    dispatcher.wait_until_ready()?;
+    let mut e2e = command("npm", &["run", "e2e"]);
+    e2e.current_dir(web).env("CALLBOX_URL", format!("{}/", dispatcher.url));
+    let called = step("page: chromium calls a bot in a real machine", &mut e2e);
+    dispatcher.stop()?;
+    called
+}
+
+/// Tests clean up after themselves; this says so, or which did not.
+fn nothing_left() -> anyhow::Result<()> {
+    let ours = host::target();
+    let left: Vec<String> = std::fs::read_dir("/proc")?
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok())
+        .map(|cmdline| String::from_utf8_lossy(&cmdline).replace('\0', " "))
+        .filter(|cmdline| cmdline.starts_with("qemu-system") && cmdline.contains(text(&ours)))
+        .collect();
+    if !left.is_empty() {
+        bail!("machines are left: {left:#?}");
+    }
+    Ok(())
+}
