@@ -69,7 +69,7 @@ pub(super) fn install(
         &format!("installing Debian \"{}\"", debian.suite),
     )?;
     mmdebstrap
-        .env("SOURCE_DATE_EPOCH", erofs::EPOCH)
+        .env("SOURCE_DATE_EPOCH", erofs::seconds(erofs::EPOCH))
         .env("TMPDIR", &temporary)
         .env("LC_ALL", "C.UTF-8")
         .args(["--mode=root", "--variant=minbase", "--format=directory"])

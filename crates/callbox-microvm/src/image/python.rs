@@ -7,7 +7,7 @@ use std::thread;
 
 use super::error::io;
 use super::program::{self, Program};
-use super::{ImageError, Recipe, tree};
+use super::{ImageError, Recipe, erofs, tree};
 
 /// The Python of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) fn install(recipe: &Recipe, root: &Path, scratch: &Path) -> Result<()
     let interpreter = host_python(&python.version)?;
     let mut pip = Program::at(&interpreter, "pip", "installing the Python packages");
     pip.env("TMPDIR", scratch.join("tmp"))
-        .env("SOURCE_DATE_EPOCH", super::erofs::EPOCH)
+        .env("SOURCE_DATE_EPOCH", erofs::seconds(erofs::EPOCH))
         .args(["-I", "-m", "pip", "install", "--no-input", "--no-compile"])
         .args(["--quiet", "--progress-bar=off", "--root-user-action=ignore"])
         // Wheels only: a source package would run its own code, as root, on this host, and

@@ -11,8 +11,10 @@ mod layout;
 mod rooted;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use self::blobs::{Blobs, decompressed};
 use self::layer::Layers;
@@ -56,12 +58,14 @@ impl ImageStore {
         let blobs = Blobs::open(archive, scratch.path())
             .map_err(|error| broken("it cannot be read".into(), Some(error)))?;
         let found = layout::read(&blobs).map_err(unusable)?;
+        let started = SystemTime::now();
         let root = scratch.directory("root")?;
         tree::set_mode(&root, 0o755)?;
         unpack(&blobs, &found, &root, progress).map_err(unusable)?;
         let config = image_config(found.config.config.unwrap_or_default(), &root)
             .map_err(|reason| broken(reason, None))?;
         make_mount_points(&root, &config.cwd).map_err(io_error("prepare", &root))?;
+        forget_when(&root, started)?;
         progress.stage("counting what is inside");
         let facts = facts::collect(&root)?;
         progress.stage("packing the root file system");
@@ -149,6 +153,30 @@ fn make_mount_points(root: &Path, cwd: &str) -> io::Result<()> {
     for dir in ["dev", "proc", "sys", "run", "tmp", cwd] {
         if let Some(path) = relative(Path::new(dir)) {
             root.directory(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the directories that no layer brought (so they were made just now) a fixed time: the
+/// same archive gives the same bytes.
+fn forget_when(root: &Path, started: SystemTime) -> Result<(), ImageError> {
+    let mut directories: Vec<_> = tree::walk(root)?
+        .into_iter()
+        .filter(|(_, meta)| meta.is_dir())
+        .map(|(path, _)| root.join(path))
+        .collect();
+    directories.push(root.to_owned());
+    // The file system's clock may lag behind ours by a tick.
+    let recent = started - Duration::from_secs(1);
+    for path in directories {
+        let dir = File::open(&path).map_err(io_error("open", &path))?;
+        let made_here =
+            dir.metadata().and_then(|meta| meta.modified()).map_err(io_error("read", &path))?
+                >= recent;
+        if made_here {
+            dir.set_modified(SystemTime::UNIX_EPOCH + erofs::EPOCH)
+                .map_err(io_error("set the time of", &path))?;
         }
     }
     Ok(())
