@@ -78,6 +78,6 @@ pub async fn check(
     let Some((kind, id, secret)) = parts else { return Ok(None) };
     let Some(record) = store.key(id).await? else { return Ok(None) };
     let same: bool = Sha256::digest(secret).as_slice().ct_eq(&record.hash).into();
-    let works = same && record.revoked_at.is_none() && record.kind == kind.as_str();
+    let works = same && record.works() && record.kind == kind.as_str();
     Ok(works.then_some((record, kind)))
 }

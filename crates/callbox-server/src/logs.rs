@@ -115,10 +115,13 @@ impl Log {
     /// Writes a line.
     pub fn write(&self, at_ms: u64, source: LogSource, text: &str) {
         let id = self.session;
+        // The id is a field of its own, whatever span the writer is in.
         match source {
-            LogSource::Bot => tracing::info!(session.id = %id, source = "bot", text),
-            LogSource::Agent => tracing::info!(session.id = %id, source = "agent", text),
-            LogSource::Dispatcher => tracing::info!(session.id = %id, text),
+            LogSource::Bot => tracing::info!(parent: None, session.id = %id, source = "bot", text),
+            LogSource::Agent => {
+                tracing::info!(parent: None, session.id = %id, source = "agent", text)
+            }
+            LogSource::Dispatcher => tracing::info!(parent: None, session.id = %id, text),
         }
         let mut writer = self.file.lock().expect("no panic while held");
         if writer.bytes >= self.max_bytes {

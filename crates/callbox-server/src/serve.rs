@@ -11,7 +11,7 @@ use crate::{
     driver,
     plane::Plane,
     prepare,
-    store::StoreError,
+    store::{KeyRecord, StoreError},
     sweep,
 };
 
@@ -46,8 +46,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let listen = listener.local_addr()?;
-    let auth = plane.store.keys().await?.iter().any(|key| key.revoked_at.is_none());
-    if !auth && !listen.ip().is_loopback() {
+    let loopback = listen.ip().is_loopback();
+    if !loopback && !plane.store.keys().await?.iter().any(KeyRecord::works) {
         return Err(ServeError::Open { listen });
     }
     let resumed = driver::resume(&plane).await?;
@@ -59,7 +59,7 @@ pub async fn run(
         tokio::spawn(sweep::run(Arc::clone(&plane))),
         tokio::spawn(prepare::run(Arc::clone(&plane))),
     ];
-    let router = api::router(App { plane: Arc::clone(&plane), auth, prometheus });
+    let router = api::router(App { plane: Arc::clone(&plane), loopback, prometheus });
     let closing = Arc::clone(&plane);
     let (stop_serving, served) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(async move {

@@ -12,7 +12,8 @@ use crate::{error::CliError, operator::ConfigArgs, output};
 /// Make, list and revoke API keys
 ///
 /// Works on the store directly, so it runs where the dispatcher's data is. A running dispatcher
-/// knows a new key at once; whether keys are needed at all is decided when it starts.
+/// knows a new key at once. While no key exists, a dispatcher serves on loopback without one;
+/// the first key locks the door.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

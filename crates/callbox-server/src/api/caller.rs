@@ -75,7 +75,7 @@ impl FromRequestParts<App> for Participant {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
         let Some(text) = credential(parts) else {
-            return if app.auth { Err(NO_KEY) } else { Ok(Participant(Right::All)) };
+            return if app.auth().await? { Err(NO_KEY) } else { Ok(Participant(Right::All)) };
         };
         if let Some(session) = app.plane.tokens.check(&text) {
             return Ok(Participant(Right::One(session)));
@@ -93,7 +93,11 @@ impl FromRequestParts<App> for Starter {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
         let Some(text) = credential(parts) else {
-            return if app.auth { Err(NO_KEY) } else { Ok(Starter { scope: "open".into() }) };
+            return if app.auth().await? {
+                Err(NO_KEY)
+            } else {
+                Ok(Starter { scope: "open".into() })
+            };
         };
         match keys::check(&*app.plane.store, &text).await? {
             Some((record, _)) => Ok(Starter { scope: record.id }),

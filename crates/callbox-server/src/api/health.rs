@@ -9,7 +9,7 @@ use axum::{
 use callbox_protocol::api::{BotInfo, Info};
 use serde_json::json;
 
-use super::App;
+use super::{App, error::Error};
 use crate::metrics;
 
 /// Always 200 while the process answers.
@@ -46,19 +46,19 @@ pub async fn status(State(app): State<App>) -> Json<serde_json::Value> {
 
 /// What this dispatcher is and which bots can be called.
 #[utoipa::path(get, path = "/v1/info", tag = "info", responses((status = 200, body = Info)))]
-pub async fn info(State(app): State<App>) -> Json<Info> {
+pub async fn info(State(app): State<App>) -> Result<Json<Info>, Error> {
     let bots = app
         .plane
         .config
         .bots
         .values()
         .map(|bot| BotInfo { name: bot.name.clone(), transports: bot.transports.clone() });
-    Json(Info {
+    Ok(Json(Info {
         name: "callbox".into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        auth: app.auth,
+        auth: app.auth().await?,
         bots: bots.collect(),
-    })
+    }))
 }
 
 /// Prometheus' text form.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use figment::value::Value;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// A text that must not be seen. Its only way out is [`Secret::reveal`].
 #[derive(Clone, PartialEq, Eq)]
@@ -28,13 +29,34 @@ impl fmt::Debug for Secret {
 
 /// Where the configuration says that a secret is. It never holds the secret itself, so that a
 /// configuration file can be shown and shared.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// Path of a file whose content it is (a trailing newline is not part of it).
     File(std::path::PathBuf),
     /// Name of an environment variable of the dispatcher.
     Env(String),
+}
+
+impl<'de> Deserialize<'de> for SecretSource {
+    /// By hand, because serde quotes what it cannot take, and that may be the secret itself.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SecretSource, D::Error> {
+        let wrong = || {
+            D::Error::custom(
+                "a secret is written as { file = \"path\" } or { env = \"NAME\" }, never as itself",
+            )
+        };
+        let value = Value::deserialize(deserializer).map_err(|_| wrong())?;
+        let mut entries = value.into_dict().ok_or_else(wrong)?.into_iter();
+        match (entries.next(), entries.next()) {
+            (Some((key, Value::String(_, text))), None) if key == "file" => {
+                Ok(SecretSource::File(text.into()))
+            }
+            (Some((key, Value::String(_, text))), None) if key == "env" => {
+                Ok(SecretSource::Env(text))
+            }
+            _ => Err(wrong()),
+        }
+    }
 }
 
 impl SecretSource {

@@ -106,6 +106,13 @@ pub struct KeyRecord {
     pub revoked_at: Option<Time>,
 }
 
+impl KeyRecord {
+    /// Whether it was not revoked.
+    pub fn works(&self) -> bool {
+        self.revoked_at.is_none()
+    }
+}
+
 /// Who this deployment is. All replicas on one store share it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Deployment {

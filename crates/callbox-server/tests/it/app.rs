@@ -1,6 +1,6 @@
 //! One dispatcher of its own for every test.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use callbox_machines::{FakeProvider, Provider, Script};
 use callbox_protocol::api::Session;
@@ -69,32 +69,18 @@ impl TestApp {
 
     /// On a directory and a provider that were there before; its tasks live on `runtime`.
     pub(crate) async fn on(dir: TempDir, provider: Arc<FakeProvider>, runtime: &Handle) -> TestApp {
-        let file = dir.path().join("callbox.toml");
-        std::fs::write(&file, CONFIG).unwrap();
-        let config = config::load(Some(&file)).unwrap().config;
-        let path = dir.path().join("callbox.db");
-        let logs = Logs::open(dir.path().join("logs"), config.max_log_bytes).unwrap();
+        let path = dir.path().to_owned();
         let rooms = Arc::new(FakeTransport::default());
         let (provider2, rooms2) = (Arc::clone(&provider), Arc::clone(&rooms));
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, parts) = oneshot::channel();
         let served = runtime.spawn(async move {
-            let store = Arc::new(Sqlite::open(&path).await.unwrap());
+            let plane = plane(&path, provider2, rooms2).await;
             let key = async |kind| {
-                let key = keys::create(&*store, kind, "test", callbox_server::now()).await;
+                let key = keys::create(&*plane.store, kind, "test", callbox_server::now()).await;
                 key.unwrap().1.reveal().to_owned()
             };
             let (public, private) = (key(KeyKind::Public).await, key(KeyKind::Private).await);
-            let tokens = SessionTokens::new(store.deployment().await.unwrap().secret);
-            let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
-            let plane = Plane::new(
-                config,
-                store,
-                vec![provider2 as Arc<dyn Provider>],
-                vec![websocket, rooms2],
-                tokens,
-                logs,
-            );
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let _ = ready.send((Arc::clone(&plane), address, public, private));
@@ -183,6 +169,23 @@ impl TestApp {
             Err(_) => panic!("it did not happen; last seen: {last:#?}"),
         }
     }
+}
+
+/// The parts of a dispatcher, in this directory.
+pub(crate) async fn plane(
+    dir: &Path,
+    provider: Arc<FakeProvider>,
+    rooms: Arc<FakeTransport>,
+) -> Arc<Plane> {
+    let file = dir.join("callbox.toml");
+    std::fs::write(&file, CONFIG).unwrap();
+    let config = config::load(Some(&file)).unwrap().config;
+    let logs = Logs::open(dir.join("logs"), config.max_log_bytes).unwrap();
+    let store = Arc::new(Sqlite::open(&dir.join("callbox.db")).await.unwrap());
+    let tokens = SessionTokens::new(store.deployment().await.unwrap().secret);
+    let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
+    let providers = vec![provider as Arc<dyn Provider>];
+    Plane::new(config, store, providers, vec![websocket, rooms], tokens, logs)
 }
 
 /// The code under which a session ended.

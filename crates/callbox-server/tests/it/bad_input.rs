@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
 use callbox_core::Fault;
 use callbox_machines::{Script, StartFault};
+use callbox_server::serve::{self, ServeError};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -121,4 +124,32 @@ async fn what_a_provider_refuses_ends_the_session_with_its_words() {
     let waited = waited.json(&json!({ "bot": "parrot" })).send().await.unwrap();
     assert_eq!(crate::bad_input::refused(waited).await, (409, "session-over".into()));
     app.finish().await;
+}
+
+#[tokio::test]
+async fn without_keys_only_this_host_is_served_and_the_first_key_locks_the_door() {
+    let app = TestApp::new().await;
+    for key in app.plane.store.keys().await.unwrap() {
+        app.plane.store.revoke_key(&key.id, callbox_server::now()).await.unwrap();
+    }
+    let start = async || {
+        let request = app.anonymous(Method::POST, "/start").json(&json!({ "bot": "parrot" }));
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(start().await, StatusCode::OK);
+    let kind = callbox_server::keys::KeyKind::Public;
+    let made = callbox_server::keys::create(&*app.plane.store, kind, "", callbox_server::now());
+    made.await.unwrap();
+    assert_eq!(start().await, StatusCode::UNAUTHORIZED);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn without_keys_an_open_address_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = crate::app::plane(dir.path(), Arc::default(), Arc::default()).await;
+    // Bound, but never served: the refusal comes first.
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let refused = serve::run(plane, listener, None, std::future::pending()).await;
+    assert!(matches!(refused, Err(ServeError::Open { .. })), "{refused:?}");
 }

@@ -3,6 +3,7 @@
 
 mod app;
 mod bad_input;
+mod config;
 mod lifecycle;
 mod media;
 mod openapi;

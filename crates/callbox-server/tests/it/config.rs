@@ -1,0 +1,81 @@
+//! What is wrong with a configuration is said by name, before anything is started.
+
+use callbox_server::config::{self, DEFAULTS, Loaded};
+
+fn load(text: &str) -> Result<Loaded, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    config::load(Some(file.path())).map_err(|error| error.to_string())
+}
+
+#[test]
+fn defaults_alone_are_a_whole_configuration_with_one_bot() {
+    let loaded = config::load(None).unwrap();
+    assert_eq!(loaded.config.bots.keys().collect::<Vec<_>>(), ["parrot"]);
+    assert!(loaded.config.listen.ip().is_loopback());
+}
+
+#[test]
+fn bots_inherit_and_override() {
+    let loaded = load(
+        "[bot_defaults]\nmemory_mib = 512\n[bots.a]\nimage = \"x\"\n[bots.b]\nimage = \"x\"\nmemory_mib = 256\n[bots.b.timeouts]\nlive_s = 5",
+    );
+    let bots = loaded.unwrap().config.bots;
+    assert_eq!(bots.keys().collect::<Vec<_>>(), ["a", "b"], "the parrot is only for nobody's");
+    assert_eq!((bots["a"].machine.memory_mib, bots["b"].machine.memory_mib), (512, 256));
+    assert_eq!(bots["b"].limits.live.as_secs(), 5);
+    assert_eq!(bots["b"].limits.join, bots["a"].limits.join);
+}
+
+#[test]
+fn every_value_says_where_it_comes_from() {
+    let loaded = load("[limits]\nmax_sessions = 3\n[bots.a]\nimage = \"x\"").unwrap();
+    let lines = loaded.lines();
+    let source = |key: &str| {
+        let line = lines.iter().find(|line| line.key == key);
+        line.unwrap_or_else(|| panic!("no {key} in {lines:#?}")).source.clone()
+    };
+    assert_eq!(source("listen"), "default");
+    assert_ne!(source("limits.max_sessions"), "default");
+    assert_ne!(source("bots.a.image"), "default");
+    assert_eq!(source("bots.a.memory_mib"), "default");
+}
+
+#[test]
+fn secrets_are_only_pointed_at() {
+    let text = "[bots.a]\nimage = \"x\"\n[bots.a.secrets]\nOPENAI_API_KEY = { env = \"KEY_OF_A\" }";
+    let loaded = load(text).unwrap();
+    assert!(loaded.lines().iter().any(|line| line.value.contains("KEY_OF_A")));
+    assert!(loaded.config.bots["a"].secrets["OPENAI_API_KEY"].read().is_err(), "it is not set");
+    let inline = load("[bots.a]\nimage = \"x\"\n[bots.a.secrets]\nKEY = \"sk-123\"").unwrap_err();
+    assert!(!inline.contains("sk-123") && inline.contains("bots.a.secrets.KEY"), "{inline}");
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let cases = [
+        ("colour = 1", "colour"),
+        ("[limits]\nmax_sesions = 1", "max_sesions"),
+        ("[bots.a]\nimage = \"x\"\nmemory = 1", "memory"),
+        ("listen = \"here\"", "listen"),
+        ("listen = 7", "listen"),
+        ("public_url = \"ftp://x\"", "public_url"),
+        ("[bots.a]\nprovider = \"local\"", "bots.a.image"),
+        ("[bots.a]\nimage = \"x\"\nmemory_mib = 1", "bots.a.memory_mib"),
+        ("[bots.a]\nimage = \"x\"\ntransports = []", "bots.a.transports"),
+        ("[bots.a]\nimage = \"x\"\nstart = \"warm\"", "warm"),
+        ("[bots.a]\nimage = \"x\"\n[bots.a.timeouts]\njoin_s = -1", "join_s"),
+        ("[bots.\"../a\"]\nimage = \"x\"", "../a"),
+        ("[bots", "TOML"),
+    ];
+    for (text, word) in cases {
+        let error = load(text).err().unwrap_or_else(|| panic!("{text} was taken"));
+        assert!(error.contains(word), "{text:?} gives {error:?}, which does not name {word:?}");
+    }
+    assert!(config::load(Some(std::path::Path::new("/nowhere/callbox.toml"))).is_err());
+}
+
+#[test]
+fn the_printed_defaults_are_a_file_that_is_taken() {
+    assert!(load(DEFAULTS).is_ok());
+}
