@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for SecretSource {
                 "a secret is written as { file = \"path\" } or { env = \"NAME\" }, never as itself",
             )
         };
-        let value = Value::deserialize(deserializer).map_err(|_| wrong())?;
+        let value = <Value as Deserialize>::deserialize(deserializer).map_err(|_| wrong())?;
         let mut entries = value.into_dict().ok_or_else(wrong)?.into_iter();
         match (entries.next(), entries.next()) {
             (Some((key, Value::String(_, text))), None) if key == "file" => {
