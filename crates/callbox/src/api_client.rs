@@ -1,25 +1,23 @@
 //! The dispatcher's public API, typed. Every answer is untrusted: bounded, parsed, and where it
 //! makes no sense, an error that says what came instead.
 
+mod body;
 mod error;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use callbox_protocol::api::{
     LogEntry, SESSION_ID_HEADER, Session, SessionList, StartRequest, WebsocketJoin,
 };
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use reqwest::{Method, Request, Response, Url};
 use serde::de::DeserializeOwned;
 
+use self::body::{events_named, read_body, read_json};
 pub use self::error::ApiError;
 use crate::secret::Secret;
-use crate::sse;
 
-/// Largest answer that is read, in bytes.
-const LARGEST: usize = 16 * 1024 * 1024;
 /// How long an answer may take that has no reason to wait for anything.
 const PROMPT: Duration = Duration::from_secs(30);
 
@@ -205,54 +203,6 @@ impl ApiClient {
         let response = self.send(doing, request).await?;
         let bytes = response.bytes_stream().map_err(move |source| ApiError::broken(doing, source));
         Ok(events_named(doing, name, bytes).boxed())
-    }
-}
-
-/// The values of the events called `name`; other events are none of our business.
-fn events_named<T: DeserializeOwned>(
-    doing: &'static str,
-    name: &'static str,
-    bytes: impl Stream<Item = Result<Bytes, ApiError>>,
-) -> impl Stream<Item = Result<T, ApiError>> {
-    let mut parser = sse::Parser::default();
-    bytes
-        .map(move |chunk| {
-            parser
-                .push(&chunk?)
-                .map_err(|error| ApiError::Nonsense { doing, found: error.to_string() })
-        })
-        .map_ok(|events| futures::stream::iter(events.into_iter().map(Ok)))
-        .try_flatten()
-        .try_filter_map(move |event| async move {
-            if event.name != name {
-                return Ok(None);
-            }
-            serde_json::from_str(&event.data)
-                .map(Some)
-                .map_err(|source| ApiError::json(doing, event.data.as_bytes(), source))
-        })
-}
-
-async fn read_json<T: DeserializeOwned>(
-    doing: &'static str,
-    response: Response,
-) -> Result<T, ApiError> {
-    let body = read_body(doing, response).await?;
-    serde_json::from_slice(&body).map_err(|source| ApiError::json(doing, &body, source))
-}
-
-async fn read_body(doing: &'static str, mut response: Response) -> Result<Vec<u8>, ApiError> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST => {
-                let found = format!("an answer of more than {LARGEST} bytes");
-                return Err(ApiError::Nonsense { doing, found });
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(source) => return Err(ApiError::broken(doing, source)),
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use callbox_protocol::api::{Session, Stage, StagesMs};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::distribution::Distribution;
 use super::host::Host;
@@ -74,11 +74,11 @@ pub struct Report {
     /// The host of this client; on loopback it is the dispatcher's too.
     host: Host,
     /// Milliseconds from `accepted`, by the dispatcher's clock; good runs only.
-    stages_ms: BTreeMap<&'static str, Distribution>,
+    stages_ms: Table,
     /// Milliseconds from the request, by the client's clock; good runs only.
-    client_ms: BTreeMap<&'static str, Distribution>,
+    client_ms: Table,
     /// Milliseconds that parts of the start took; good runs only.
-    start_stages_ms: BTreeMap<String, Distribution>,
+    start_stages_ms: Table,
     samples: Vec<Run>,
 }
 
@@ -110,21 +110,20 @@ impl Report {
         for reason in samples.iter().filter_map(|run| run.failure.clone()) {
             *failures.entry(reason).or_insert(0) += 1;
         }
-        let mut parts: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        for stage in good.iter().flat_map(|run| &run.start_stages) {
-            parts.entry(stage.name.clone()).or_default().push(stage.ms);
+        let mut start_stages_ms = Table::default();
+        let mut stages_ms = Table::default();
+        let mut client_ms = Table::default();
+        for name in part_names(&good) {
+            let parts = good.iter().flat_map(|run| &run.start_stages);
+            let samples = parts.filter(|part| part.name == name).map(|part| part.ms);
+            start_stages_ms.add(name, samples);
         }
-        let distributions = |pick: &dyn Fn(&Run) -> Option<f64>| {
-            Distribution::of(good.iter().filter_map(|run| pick(run)))
-        };
-        let stages_ms = STAGES
-            .iter()
-            .filter_map(|(name, pick)| Some((*name, distributions(&|run| pick(&run.stages_ms))?)))
-            .collect();
-        let client_ms = CLIENT
-            .iter()
-            .filter_map(|(name, pick)| Some((*name, distributions(&|run| pick(&run.client_ms))?)))
-            .collect();
+        for (name, pick) in STAGES {
+            stages_ms.add(name, good.iter().filter_map(|run| pick(&run.stages_ms)));
+        }
+        for (name, pick) in CLIENT {
+            client_ms.add(name, good.iter().filter_map(|run| pick(&run.client_ms)));
+        }
         Report {
             benchmark: "start",
             callbox: env!("CARGO_PKG_VERSION"),
@@ -139,10 +138,7 @@ impl Report {
             host,
             stages_ms,
             client_ms,
-            start_stages_ms: parts
-                .into_iter()
-                .filter_map(|(name, samples)| Some((name, Distribution::of(samples)?)))
-                .collect(),
+            start_stages_ms,
             samples,
         }
     }
@@ -179,7 +175,9 @@ impl Report {
             let times = look.paint(BAD, format!("{count} failed"));
             let _ = writeln!(text, "  {times}  {}", printable(reason));
         }
-        text.push('\n');
+        if !self.failures.is_empty() {
+            text.push('\n');
+        }
         text
     }
 
@@ -189,8 +187,7 @@ impl Report {
             "ms", "p50", "p95", "p99", "min", "max"
         );
         let _ = writeln!(text, "  {}", look.paint(DIM, header));
-        let mut line = |name: &str, of: Option<&Distribution>, bold: bool| {
-            let Some(of) = of else { return };
+        let mut line = |name: &str, of: &Distribution, bold: bool| {
             let name: String = printable(name).chars().take(17).collect();
             let p50 = format!("{:>10.1}", of.p50);
             let _ = writeln!(
@@ -203,19 +200,47 @@ impl Report {
                 of.max
             );
         };
-        for (name, _) in &STAGES {
-            line(name, self.stages_ms.get(name), true);
-            if *name == "started" {
-                for (part, of) in &self.start_stages_ms {
-                    line(&format!("  {part}"), Some(of), false);
+        for (name, of) in &self.stages_ms.0 {
+            line(name, of, true);
+            if name == "started" {
+                for (part, of) in &self.start_stages_ms.0 {
+                    line(&format!("  {part}"), of, false);
                 }
             }
         }
-        for (name, _) in &CLIENT {
-            line(&format!("you: {}", name.replace('_', " ")), self.client_ms.get(name), false);
+        for (name, of) in &self.client_ms.0 {
+            line(&format!("you: {}", name.replace('_', " ")), of, false);
         }
         text.push('\n');
     }
+}
+
+/// Distributions by name, in an order that means something; JSON keeps it.
+#[derive(Default)]
+struct Table(Vec<(String, Distribution)>);
+
+impl Table {
+    /// Nothing where nothing was measured.
+    fn add(&mut self, name: &str, samples: impl Iterator<Item = f64>) {
+        self.0.extend(Distribution::of(samples).map(|of| (name.to_owned(), of)));
+    }
+}
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, of)| (name, of)))
+    }
+}
+
+/// The parts of a start, in the order in which they are done.
+fn part_names<'a>(runs: &[&'a Run]) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for part in runs.iter().flat_map(|run| &run.start_stages) {
+        if !names.contains(&part.name.as_str()) {
+            names.push(part.name.as_str());
+        }
+    }
+    names
 }
 
 fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
