@@ -109,6 +109,13 @@ async def reseed(wake: Wake) -> list[str]:
     return done
 
 
+def rehearse() -> None:
+    """Use what a wake uses for the first time before it counts, and change nothing by it."""
+    # OpenSSL looks up its algorithms on first use. It only ever gains by being seeded; the other
+    # generators may have been put into their state by the bot file.
+    _reseed_openssl(Wake("0" * 32, os.urandom(MIN_ENTROPY_BYTES)))
+
+
 def _unhex(digits: str, name: str) -> bytes:
     try:
         return bytes.fromhex(digits)

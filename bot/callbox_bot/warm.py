@@ -25,6 +25,7 @@ from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 from pipecat.workers.runner import WorkerRunner
 from starlette.websockets import WebSocket
 
+from callbox_bot import wake
 from callbox_bot.log import logger
 
 DEADLINE_SECS = 60.0
@@ -41,6 +42,7 @@ async def warm() -> None:
     Nothing here is needed for a session to work, so a failure is logged and nothing more.
     """
     started = time.perf_counter()
+    wake.rehearse()
     try:
         # Hooks of the user's own would take the rehearsal for a call.
         if not os.environ.get("PIPECAT_SETUP_FILES"):

@@ -54,6 +54,7 @@ class Program:
             except queue.Empty:
                 raise AssertionError(f"no line with {having!r} in time: {self.lines}") from None
             if line is None:
+                self._queue.put(None)
                 raise AssertionError(f"ended without a line with {having!r}: {self.lines}")
             self.lines.append(line)
             if having in line:
