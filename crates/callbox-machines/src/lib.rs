@@ -195,6 +195,15 @@ pub trait Provider: Send + Sync {
     /// A [`Fault`]; the caller repeats until it succeeds.
     async fn destroy(&self, name: &str) -> Result<(), Fault>;
 
+    /// Removes what calls left half made whose futures were dropped, as at a shutdown. Machines
+    /// are not its business: those are destroyed by name.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    async fn tidy(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// The names of all machines of this deployment, whatever their state.
     ///
     /// # Errors

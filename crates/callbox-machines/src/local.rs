@@ -158,6 +158,10 @@ impl Provider for Local {
         self.host.destroy(name).await.map_err(fault)
     }
 
+    async fn tidy(&self) -> Result<(), Fault> {
+        self.host.clear_dead_bakes().await.map_err(fault)
+    }
+
     async fn list(&self) -> Result<Vec<String>, Fault> {
         let machines = self.host.list().await.map_err(fault)?;
         Ok(machines.into_iter().map(|machine| machine.name).collect())

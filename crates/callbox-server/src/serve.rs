@@ -72,8 +72,17 @@ pub async fn run(
     shutdown.await;
     tracing::info!("shutting down: no new sessions, ending those that live");
     closing.close();
+    for task in background {
+        task.abort();
+        // Aborted is not dropped: what a task holds is free only when it is over.
+        let _ = task.await;
+    }
     end_all(&plane).await;
-    background.iter().for_each(tokio::task::JoinHandle::abort);
+    for (name, provider) in &plane.providers {
+        if let Err(fault) = provider.tidy().await {
+            tracing::warn!(provider = name, %fault, "something half made is left");
+        }
+    }
     let _ = stop_serving.send(());
     // Clients that keep a connection open must not keep us.
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;

@@ -1,6 +1,10 @@
 //! `callbox doctor`: what works on this host.
 
-use callbox_machines::local::{Check, checks};
+use callbox_core::Fault;
+use callbox_machines::{
+    Local,
+    local::{Check, checks},
+};
 use serde::Serialize;
 
 use crate::{
@@ -8,6 +12,7 @@ use crate::{
     error::CliError,
     operator::{ConfigArgs, host_config},
     output,
+    stages::Stages,
     terminal::{BAD, GOOD, WARN},
 };
 
@@ -37,8 +42,14 @@ struct Report {
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let config = args.config.load()?.config;
     let host = host_config(&config);
+    let stages = Stages::new(args.json || context.quiet());
+    stages.begin("trying out this host (a few seconds the first time)");
+    // Opening it gets a kernel and tries KVM; why it fails, the checks say one by one.
+    let opened = Local::open(host.clone()).await;
+    stages.finish();
     let looking = tokio::task::spawn_blocking(move || checks(&host));
     let mut checks = looking.await.expect("looking does not panic");
+    checks.push(whole(opened));
     checks.push(port(config.listen).await);
     let ok = checks.iter().all(|check| check.ok);
     if args.json {
@@ -47,6 +58,16 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         output::text(&picture(&checks, context))?;
     }
     if ok { Ok(()) } else { Err(CliError::Doctor) }
+}
+
+/// All of it together: what the checks before may have missed, one by one.
+fn whole(opened: Result<Local, Fault>) -> Check {
+    let (ok, detail) = match opened {
+        Ok(local) => (true, format!("machines run under {}", local.host().accelerator())),
+        Err(fault) => (false, fault.detail),
+    };
+    let hint = (!ok).then(|| "see what is marked `no` above".to_owned());
+    Check { name: "machines", ok, detail, hint }
 }
 
 async fn port(address: std::net::SocketAddr) -> Check {

@@ -45,6 +45,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), CliError> {
     let config = args.config.load()?.config;
     log_to_stderr(&config)?;
+    let shutdown = signals()?;
     let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
     let data_dir = config.data_dir.clone();
     let _lock = lock(&data_dir)?;
@@ -59,7 +60,6 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
     metrics::describe();
     let plane = Plane::new(config, Arc::new(store), providers, vec![websocket], tokens, logs);
-    let shutdown = signals()?;
     println!("callbox serves on http://{address}");
     match serve::run(plane, listener, Some(prometheus), shutdown).await {
         Ok(()) => Ok(()),
@@ -140,18 +140,22 @@ fn log_to_stderr(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Resolves at the first SIGTERM or Ctrl-C. A second one ends the process at once.
+/// Resolves at the first SIGTERM or Ctrl-C, from the beginning on: what a start has under way is
+/// ended in order, too. A second one ends the process at once.
 fn signals() -> Result<impl Future<Output = ()> + Send, CliError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+    let (first, shutdown) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-            eprintln!(
-                "ended by a second signal; machines that are left are swept by the next `callbox serve`"
-            );
-            std::process::exit(130);
-        });
+        let _ = first.send(());
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        eprintln!(
+            "ended by a second signal; the next `callbox serve` removes the machines that are left"
+        );
+        std::process::exit(130);
+    });
+    Ok(async move {
+        let _ = shutdown.await;
     })
 }

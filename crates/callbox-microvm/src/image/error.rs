@@ -124,7 +124,7 @@ impl ImageError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { name } => Some(format!(
-                "build it with `callbox image build images/{name}.toml` or import one with `callbox image import`"
+                "build it with `callbox image build images/{name}.toml` or import one with `callbox image build ARCHIVE --name {name}`"
             )),
             Self::NeedsRoot { .. } => Some("run it with sudo".into()),
             Self::MissingProgram { package, .. } => {

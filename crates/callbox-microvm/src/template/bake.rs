@@ -81,8 +81,11 @@ impl Host {
         }
     }
 
-    /// Removes what bakes of dead processes left behind.
-    pub(crate) async fn clear_dead_bakes(&self) -> Result<(), Error> {
+    /// Removes what bakes left behind whose process died or whose future was dropped.
+    ///
+    /// # Errors
+    /// When a process cannot be killed or a file cannot be removed.
+    pub async fn clear_dead_bakes(&self) -> Result<(), Error> {
         let root = self.layout.templates();
         for entry in fs::read_dir(&root).map_err(Error::io("list", &root))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
