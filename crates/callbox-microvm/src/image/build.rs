@@ -12,8 +12,8 @@ use super::recipe::{CopyFiles, DIST_PACKAGES, pruner};
 use super::scratch::Scratch;
 use super::store::NewImage;
 use super::{
-    Image, ImageConfig, ImageError, ImageStore, Recipe, Source, apt, debian, erofs, facts, python,
-    recipe_inputs, tree, users,
+    Image, ImageConfig, ImageError, ImageStore, Recipe, Source, apt, debian, erofs, facts, pip,
+    python, recipe_inputs, tree, users,
 };
 use crate::Progress;
 
@@ -98,7 +98,7 @@ fn fill(
     users::add_bot(&root)?;
     let python = Python::of(&root);
     progress.stage("installing Python packages");
-    python::install(recipe, &root, scratch.path())?;
+    pip::install(recipe, &root, scratch.path())?;
     progress.stage("copying files");
     let mut copied = Vec::new();
     for files in &said.files {

@@ -22,6 +22,7 @@ mod error;
 mod facts;
 mod inspect;
 mod manifest;
+mod pip;
 mod program;
 mod python;
 mod recipe;

@@ -32,9 +32,7 @@ impl Program {
         Ok(Program::at(&path, name, doing))
     }
 
-    /// Like [`find`](Self::find), but contained: in a mount and process namespace of its own,
-    /// and killed with everything that it started when this thread ends. So whatever happens
-    /// to the build, no mount and no process outlives it.
+    /// Like [`find`](Self::find), but contained: see [`contained_at`](Self::contained_at).
     pub fn contained(
         name: &str,
         package: &'static str,
@@ -42,12 +40,19 @@ impl Program {
     ) -> Result<Program, ImageError> {
         let path = find(name)
             .ok_or_else(|| ImageError::MissingProgram { program: name.into(), package })?;
+        Program::contained_at(&path, name, doing)
+    }
+
+    /// The program at `path` in a mount and process namespace of its own, killed with
+    /// everything that it started when this thread ends. So whatever happens to the build, no
+    /// mount and no process outlives it.
+    pub fn contained_at(path: &Path, name: &str, doing: &str) -> Result<Program, ImageError> {
         let mut program = Program::find("setpriv", "util-linux", doing)?;
         program.name = name.into();
         program
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"])
             .args(["--kill-child=KILL", "--"])
-            .args([&path]);
+            .args([path]);
         Ok(program)
     }
 

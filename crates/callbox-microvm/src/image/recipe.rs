@@ -13,6 +13,8 @@
 //! requirements = ["pipecat-ai[websocket]==1.14.0"]
 //! requirements_file = "../bot/requirements.txt"
 //! no_deps = true                      # the requirements are complete: take nothing else
+//! build_wheels = ["docopt==0.6.2"]    # packages that come as source only, without compiled
+//!                                     # parts: their own code builds them, on this host
 //!
 //! [[files]]                           # `from` is relative to the folder of the recipe
 //! from = "../bots/parrot/bot.py"      # a file or a directory
@@ -79,6 +81,8 @@ pub(super) struct Python {
     pub requirements_file: Option<PathBuf>,
     #[serde(default)]
     pub no_deps: bool,
+    #[serde(default)]
+    pub build_wheels: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -113,7 +117,8 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Recipe, ImageError> {
         let text = fs::read_to_string(path).map_err(io("read", path))?;
         let refuse = |reason: String| ImageError::Recipe { path: path.into(), reason };
-        let said: Said = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        let said: Said =
+            toml::from_str(&text).map_err(|error| refuse(error.to_string().trim_end().into()))?;
         check(&said).map_err(refuse)?;
         Ok(Recipe { path: path.into(), said })
     }
