@@ -86,6 +86,7 @@ impl Host {
                 }
             }
         }
+        probe::clear_dead(&host.layout).await?;
         host.clear_dead_bakes().await?;
         Ok(host)
     }
@@ -146,8 +147,9 @@ impl Host {
     pub async fn connect(&self, name: &str) -> Result<Link, Error> {
         check_name(name)?;
         let directory = RunDir::at(&self.layout, name);
+        let not_found = || Error::NotFound(name.to_owned());
         if !running(&directory).alive {
-            return Err(Error::NotFound(name.to_owned()));
+            return Err(not_found());
         }
         let limit = self.config.clone_timeout;
         tokio::time::timeout(limit, start::hello(&directory)).await.map_err(|_| {
@@ -216,6 +218,18 @@ impl Host {
             host_cpu: (self.accelerator() == Accelerator::Kvm).then(probe::host_cpu),
             prepare: prepare.clone(),
         }
+    }
+
+    /// Whether a template of this manifest was made by a host like this one is now.
+    pub(crate) fn can_clone(&self, manifest: &Manifest) -> bool {
+        manifest.same_host(&Manifest {
+            format: Manifest::FORMAT,
+            qemu: self.qemu.version.clone(),
+            kernel: self.boot.kernel.digest.clone(),
+            initramfs: self.boot.initramfs_digest.clone(),
+            host_cpu: (self.accelerator() == Accelerator::Kvm).then(probe::host_cpu),
+            ..manifest.clone()
+        })
     }
 }
 

@@ -15,10 +15,13 @@
 //! probe guest with `-cpu host,-arch-capabilities` ──► usable, or unusable: why
 //! ```
 //!
-//! A verdict is kept until kernel, QEMU or processor change. That the device cannot be opened is
-//! not kept: rights are mended without a reboot.
+//! A verdict is kept until kernel, QEMU or processor change; a bad one for a day at most, as a
+//! host that was very busy looks the same. That the device cannot be opened is not kept at all:
+//! rights are mended without a reboot.
 
 use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -34,6 +37,10 @@ use crate::run::{Kind, Record, RunDir, Vm};
 const KVM: &str = "/dev/kvm";
 /// What the agent prints when it was started with `callbox.probe`.
 const PROOF: &str = "callbox-probe-ok";
+/// Prefix of run directories of probes; the process follows. No machine's name can begin so.
+const RUN_PREFIX: &str = ".probe-";
+/// After this, a bad verdict is looked at again.
+const BAD_VERDICT_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 /// Names of the processor to try. Some hosts refuse to write the register behind
 /// `arch-capabilities`, and QEMU aborts.
 const CPUS: &[&str] = &["host", "host,-arch-capabilities"];
@@ -48,6 +55,8 @@ pub(crate) struct Verdict {
     cpu: Option<String>,
     /// Why it does not work.
     reason: String,
+    /// When it was found out, seconds since the epoch.
+    found_at: u64,
 }
 
 /// The processor to use with KVM, or why there is none (the inner result).
@@ -87,7 +96,9 @@ pub(crate) fn on_file(layout: &Layout, qemu: &str) -> Option<Verdict> {
     let same = verdict.host_kernel == fresh.host_kernel
         && verdict.qemu == fresh.qemu
         && verdict.host_cpu == fresh.host_cpu;
-    same.then_some(verdict)
+    let lasts = verdict.cpu.is_some()
+        || fresh.found_at.saturating_sub(verdict.found_at) < BAD_VERDICT_LASTS.as_secs();
+    (same && lasts).then_some(verdict)
 }
 
 impl Verdict {
@@ -100,6 +111,7 @@ impl Verdict {
             host_cpu: host_cpu(),
             cpu: None,
             reason: String::new(),
+            found_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
 
@@ -157,7 +169,7 @@ async fn find_out(host: &Host) -> Result<Verdict, Error> {
 /// Boots a guest that has nothing but a kernel and the initramfs.
 async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
     // Several processes may probe at once; each has a directory of its own.
-    let name = format!(".probe-{}", std::process::id());
+    let name = format!("{RUN_PREFIX}{}", std::process::id());
     RunDir::destroy(&host.layout, &name).await?;
     let record = Record::new(Kind::Probe, Accelerator::Kvm, None);
     let directory = RunDir::create(&host.layout, &name, &record)?;
@@ -178,9 +190,35 @@ async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
     outcome
 }
 
+/// Removes what probes of dead processes left behind.
+pub(crate) async fn clear_dead(layout: &Layout) -> Result<(), Error> {
+    for directory in RunDir::all(layout)? {
+        let Some(process) = directory.name().strip_prefix(RUN_PREFIX) else { continue };
+        if !Path::new("/proc").join(process).exists() {
+            RunDir::destroy(layout, directory.name()).await?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn probes_of_dead_processes_are_cleared_and_others_left() {
+        let data = tempfile::tempdir().expect("tempdir");
+        let layout = Layout::create(data.path()).expect("layout");
+        let record = Record::new(Kind::Probe, Accelerator::Kvm, None);
+        let living = format!("{RUN_PREFIX}{}", std::process::id());
+        // Larger than any pid.
+        for name in [living.as_str(), ".probe-99999999"] {
+            RunDir::create(&layout, name, &record).expect("free");
+        }
+        clear_dead(&layout).await.expect("cleared");
+        let left = RunDir::all(&layout).expect("listed");
+        assert_eq!(left.iter().map(RunDir::name).collect::<Vec<_>>(), [living]);
+    }
 
     #[test]
     fn a_verdict_is_about_one_kernel_and_one_qemu() {
@@ -192,6 +230,12 @@ mod tests {
         assert_eq!(on_file(&layout, "7.2"), Some(verdict.clone()));
         assert_eq!(verdict.outcome(), Err("stands still".to_owned()));
         assert_eq!(on_file(&layout, "8.0"), None, "another qemu must be tried again");
+        let old = Verdict { found_at: verdict.found_at - 2 * 24 * 60 * 60, ..verdict.clone() };
+        keep(&layout, &old).expect("kept");
+        assert_eq!(on_file(&layout, "7.2"), None, "a bad verdict must be looked at again");
+        let good = Verdict { cpu: Some("host".into()), ..old };
+        keep(&layout, &good).expect("kept");
+        assert_eq!(on_file(&layout, "7.2"), Some(good), "a good one lasts");
         let elsewhere = Verdict { host_kernel: "another".into(), ..verdict };
         keep(&layout, &elsewhere).expect("kept");
         assert_eq!(on_file(&layout, "7.2"), None, "another kernel must be tried again");

@@ -13,8 +13,8 @@
 //! or all of a clone (it has no bot's work in it), is tried twice; the first try's QEMU is gone
 //! before the second begins.
 //!
-//! When a start fails, nothing of it is left. When its future is dropped, the machine may be left
-//! as it is: destroy it by name.
+//! When a start fails, nothing of it is left. When its future is dropped, its QEMU is killed and
+//! its directory stays, as the future may have been a moment from success: destroy it by name.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -125,6 +125,7 @@ impl Host {
                 watch.mark("prepare");
                 wake(&vm, &link, &start.name, &self.config).await?;
                 watch.mark("wake");
+                vm.release();
                 link
             }
         };
@@ -214,7 +215,9 @@ impl Boot<'_> {
             Ok(link)
         };
         let outcome = waking.await;
-        or_kill(&vm, outcome).await
+        let link = or_kill(&vm, outcome).await?;
+        vm.release();
+        Ok(link)
     }
 
     async fn spawn(&self, state: Option<File>) -> Result<Vm, Error> {

@@ -196,6 +196,28 @@ impl Host {
         }
     }
 
+    /// Removes the templates that this host can no longer clone, as QEMU, the kernel, the agent
+    /// or the processor changed since, unless clones of them still live. Returns their ids.
+    ///
+    /// Not done by itself: during an upgrade, an older dispatcher may still use them.
+    ///
+    /// # Errors
+    /// When the templates cannot be read or removed.
+    pub async fn remove_stale_templates(&self) -> Result<Vec<String>, Error> {
+        let mut removed = Vec::new();
+        for template in self.templates()? {
+            if self.can_clone(&template.facts.manifest) {
+                continue;
+            }
+            match self.remove_template(&template.id).await {
+                Ok(()) => removed.push(template.id),
+                Err(Error::TemplateInUse { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
     /// The lock on everything about the template `id`.
     pub(crate) fn template_lock(&self, id: &str) -> PathBuf {
         self.layout.templates().join(format!("{id}.lock"))

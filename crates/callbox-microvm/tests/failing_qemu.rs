@@ -130,6 +130,27 @@ async fn a_machine_that_is_destroyed_while_it_starts_stays_destroyed() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_given_up_leaves_no_process() {
+    let scripted = Scripted::new("while :; do read line <&2; done").await;
+    tokio::select! {
+        started = scripted.start("a") => panic!("it cannot start: {started:?}"),
+        () = async {
+            while !scripted.host.list().await.unwrap().iter().any(|machine| machine.alive) {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+    }
+    let ended = async {
+        while scripted.host.list().await.unwrap()[0].alive {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("its qemu ends");
+    scripted.host.destroy("a").await.unwrap();
+    scripted.assert_nothing_left().await;
+}
+
+#[tokio::test]
 async fn qemu_gets_nothing_of_our_environment() {
     let scripted = Scripted::new("export -p >&2; exit 1").await;
     let error = scripted.start("a").await.expect_err("it cannot start");

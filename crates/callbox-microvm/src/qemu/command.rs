@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(
             value(&line, "-append"),
             [
-                "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init tsc_early_khz=2600000 callbox.disk_mib=32"
+                "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init tsc_early_khz=2600000 callbox.disk_mib=32 callbox.orphan_s=60"
             ]
         );
         assert!(line.iter().all(|argument| !argument.contains("netdev")));

@@ -271,7 +271,11 @@ mod tests {
     async fn a_process_without_a_record_is_found_and_a_cut_short_destroy_finished() {
         let (_data, layout) = layout();
         let directory = RunDir::create(&layout, "a", &record()).expect("free");
-        let (mut child, identity) = sleeper(&Invocation::mark(directory.path()));
+        let mark = Invocation::mark(directory.path());
+        let (mut child, identity) = sleeper(&mark);
+        while process::with_argument(&mark).is_empty() {
+            tokio::task::yield_now().await;
+        }
         // As if the dispatcher had died between the rename and the kill.
         fs::rename(directory.path(), directory.gone(&layout)).expect("renamed");
         let all = RunDir::all(&layout).expect("listed");

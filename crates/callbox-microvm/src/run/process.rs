@@ -96,6 +96,7 @@ fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -140,8 +141,12 @@ mod tests {
         let argument = format!("600.{}", std::process::id());
         let mut child = Command::new("sleep").arg(&argument).spawn().expect("sleep");
         let pid = i32::try_from(child.id()).expect("small");
-        // `spawn` returns after exec, so the arguments are there.
-        let found = with_argument(&argument);
+        // The arguments show up a moment after `spawn` has returned.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut found = Vec::new();
+        while found.is_empty() && Instant::now() < deadline {
+            found = with_argument(&argument);
+        }
         child.kill().expect("ours");
         child.wait().expect("reaped");
         assert_eq!(found.iter().map(|found| found.pid).collect::<Vec<_>>(), [pid]);

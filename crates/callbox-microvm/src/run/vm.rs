@@ -10,7 +10,8 @@
 //! the answer, with the end of QEMU, or with the deadline, whichever comes first, and the errors
 //! carry the end of what QEMU and the guest said.
 //!
-//! Dropping a `Vm` ends nothing: machines end by [`super::RunDir::destroy`].
+//! Dropping a `Vm` kills its QEMU, so that a start that is given up leaves no process, unless it
+//! was released ([`Vm::release`]); from then on the machine ends by [`super::RunDir::destroy`].
 
 use std::fs::{self, File};
 use std::io;
@@ -40,6 +41,7 @@ pub struct Vm {
     alive: Alive,
     said: Said,
     directory: RunDir,
+    released: bool,
 }
 
 /// Where the words of a machine come from.
@@ -90,7 +92,12 @@ impl Vm {
             return Err(error);
         }
         reap(directory.name().to_owned(), child, said.clone());
-        Ok(Vm { alive, said, directory: directory.clone() })
+        Ok(Vm { alive, said, directory: directory.clone(), released: false })
+    }
+
+    /// The machine is complete: its QEMU lives on without us.
+    pub fn release(mut self) {
+        self.released = true;
     }
 
     /// Waits for `work`, but no longer than QEMU lives and no longer than `limit`. `stage` says
@@ -115,7 +122,7 @@ impl Vm {
         match outcome {
             Ok(Ok(value)) => Ok(value),
             // A dying QEMU closes its sockets before it is gone: the end is the better answer.
-            Ok(Err(error)) if error.worth_a_retry() && self.ends_now().await => {
+            Ok(Err(error)) if may_be_the_end(&error) && self.ends_now().await => {
                 tracing::debug!(error = %crate::error::chain(&error), "qemu hung up");
                 Err(Error::Ended { stage, said: self.said.last().await })
             }
@@ -175,6 +182,16 @@ impl Vm {
     }
 }
 
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if !self.released
+            && let Err(error) = self.alive.kill()
+        {
+            tracing::warn!(machine.name = self.directory.name(), %error, "qemu cannot be killed");
+        }
+    }
+}
+
 impl Said {
     /// Everything to the end, once QEMU has ended.
     async fn last(&self) -> String {
@@ -195,6 +212,11 @@ impl Said {
             or_nothing(self.console.last(SAID))
         )
     }
+}
+
+/// Errors that a dying QEMU causes; not the agent's own words.
+fn may_be_the_end(error: &Error) -> bool {
+    error.worth_a_retry() || matches!(error, Error::Io { .. })
 }
 
 /// Connects to a socket that we listen on ourselves or QEMU does.

@@ -39,6 +39,18 @@ impl Manifest {
         hex::encode(&Sha256::digest(text)[..16])
     }
 
+    /// Whether both are of the same host: all but the image, the shape and the bot is equal.
+    #[must_use]
+    pub fn same_host(&self, other: &Manifest) -> bool {
+        let theirs = Manifest {
+            arguments: self.arguments.clone(),
+            image: self.image.clone(),
+            prepare: self.prepare.clone(),
+            ..other.clone()
+        };
+        *self == theirs
+    }
+
     /// Why a template of this manifest does not do for `wanted`, in words; `None` if it does.
     #[must_use]
     pub fn difference(&self, wanted: &Manifest) -> Option<String> {
@@ -134,6 +146,8 @@ mod tests {
             assert!(why.contains(word), "{word}: {why}");
             assert!(!why.contains("hush"), "{why}");
         }
+        assert!(base.same_host(&Manifest { image: "sha256:y".into(), ..base.clone() }));
+        assert!(!base.same_host(&Manifest { qemu: "8.0".into(), ..base.clone() }));
         assert_eq!(base.id(), sample().id());
         assert_eq!(base.id().len(), 32);
     }

@@ -10,10 +10,12 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use callbox_link::Link;
-use callbox_microvm::{Error, From, Host, HostConfig, Start, Started, Template, image::Image};
+use callbox_microvm::{
+    Error, From, Host, HostConfig, Network, Start, Started, Template, image::Image,
+};
 use callbox_protocol::agent::{AgentEventKind, Phase};
 use futures::StreamExt;
 use support::{prepare, session, shape, soon};
@@ -62,9 +64,11 @@ async fn steps(host: Arc<Host>, config: HostConfig, image: Image) {
     step("two clones are different machines");
     two_clones_are_different_machines(&host, &image, &template).await;
     step("a machine outlives its dispatcher");
-    a_machine_outlives_its_dispatcher(&host, config, &image, &template).await;
+    a_machine_outlives_its_dispatcher(&host, config.clone(), &image, &template).await;
     step("the death of qemu is noticed");
     the_death_of_qemu_is_noticed(&host, &image, &template).await;
+    step("a machine without a dispatcher ends itself");
+    a_machine_without_a_dispatcher_ends_itself(config.clone(), &image).await;
     step("templates of something else are refused, and used ones stay");
     templates_are_kept_apart(&host, &image, &template).await;
 }
@@ -155,6 +159,25 @@ async fn the_death_of_qemu_is_noticed(host: &Host, image: &Image, template: &Tem
     host.destroy("shot").await.unwrap();
 }
 
+/// And, in passing: a machine with a network card has its address.
+async fn a_machine_without_a_dispatcher_ends_itself(mut config: HostConfig, image: &Image) {
+    config.orphan_after = Duration::from_secs(1);
+    let host = Host::open(config).await.unwrap();
+    let mut networked = what("orphan", From::Cold, image);
+    networked.shape.network = Network::User;
+    let started = host.start(networked).await.expect("it starts");
+    let said = serve(&started.link, "s-orphan").await;
+    assert!(said["net"].contains("10.0.2.15/24"), "{said:?}");
+    drop(started);
+    let ended = async {
+        while host.list().await.unwrap()[0].alive {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the orphan to end itself", ended).await;
+    host.destroy("orphan").await.unwrap();
+}
+
 async fn templates_are_kept_apart(host: &Host, image: &Image, template: &Template) {
     let mut other = what("other", From::Clone(template.clone()), image);
     other.shape.memory_mib += 64;
@@ -168,6 +191,7 @@ async fn templates_are_kept_apart(host: &Host, image: &Image, template: &Templat
     let refused = host.remove_template(template.id()).await;
     assert!(matches!(refused, Err(Error::TemplateInUse { count: 1, .. })), "{refused:?}");
     host.destroy("user").await.unwrap();
+    assert_eq!(host.remove_stale_templates().await.unwrap(), [""; 0], "it is not stale");
     host.remove_template(template.id()).await.expect("nobody uses it any more");
     assert!(host.find_template(&shape(), image, &prepare()).unwrap().is_none());
     let gone = host.start(what("late", From::Clone(template.clone()), image)).await;
@@ -198,7 +222,7 @@ async fn serve(link: &Link, id: &str) -> BTreeMap<String, String> {
     assert!(page.starts_with("HTTP/1") && page.contains(&format!("page of {id}")), "{page}");
     let mut said = BTreeMap::new();
     let mut logs = link.logs(0);
-    while !["uuid", "machine", "now"].iter().all(|word| said.contains_key(*word)) {
+    while !["uuid", "machine", "now", "net"].iter().all(|word| said.contains_key(*word)) {
         let line = soon("the bot's lines", logs.next()).await.expect("open").expect("a line");
         if let Some((word, value)) = line.text.split_once('=') {
             said.insert(word.to_owned(), value.to_owned());

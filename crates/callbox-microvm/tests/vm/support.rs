@@ -24,6 +24,7 @@ const BOT: &str = r#"#!/bin/busybox sh
 echo "uuid=$(/bin/busybox cat /proc/sys/kernel/random/uuid)"
 echo "machine=$(/bin/busybox cat /etc/machine-id)"
 echo "now=$(/bin/busybox date +%s)"
+echo "net="$(/bin/busybox ip -o -4 addr show)
 /bin/busybox mkdir -p /tmp/www
 echo "page of $1" > /tmp/www/index.html
 exec /bin/busybox httpd -f -p 127.0.0.1:8080 -h /tmp/www
