@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use callbox_protocol::api::{Outcome, Session, SessionState, StartRequest};
 use serde::Serialize;
+use tokio::signal::ctrl_c;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::api_client::{ApiClient, Started};
@@ -80,7 +81,11 @@ pub async fn place(
 ) -> Result<Placed, CliError> {
     progress.doing("asking for a session");
     let begun = Instant::now();
-    let started = client.start(&plan.request).await?;
+    // Whoever listens to Ctrl-C once has to listen everywhere: the default is gone from then on.
+    let started = tokio::select! {
+        started = client.start(&plan.request) => started?,
+        _ = ctrl_c() => return Err(CliError::Interrupted),
+    };
     let client_ms = ClientMs { request: Some(millis(begun.elapsed())), ..ClientMs::default() };
     let own = client.with_key(started.token.clone());
     let mut call = Call {
@@ -96,7 +101,11 @@ pub async fn place(
     };
     let end = call.run(&started).await;
     let cut_off = matches!(end, End::Closed);
-    let (session, trouble) = settle(&own, &started.session_id, end, call.latest.take()).await?;
+    let latest = call.latest.take();
+    let (session, trouble) = tokio::select! {
+        settled = settle(&own, &started.session_id, end, latest) => settled?,
+        _ = ctrl_c() => return Err(CliError::Interrupted),
+    };
     progress.session(&session);
     call.note_times();
     let Call { heard, sent_bytes, client_ms, .. } = call;
@@ -146,7 +155,7 @@ impl Call<'_> {
         let mut frames = interval(Duration::from_millis(20));
         // A late frame is followed by the next ones at once: the rate stays right.
         frames.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut interrupt = std::pin::pin!(ctrl_c());
         loop {
             tokio::select! {
                 incoming = line.receive() => match incoming {

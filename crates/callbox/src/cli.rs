@@ -8,11 +8,12 @@ use crate::{bench, call, completions, config, doctor, image, keys, logs, ps, ser
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  it worked; for `call`: audio came back
-  1  error: the dispatcher was not reached, refused, or answered nonsense
-  2  the command line or a file it names cannot be used
-  3  the call was made, but no audio came back
-  4  the session failed (its reason, and what to do, are printed)
+  0    it worked; for `call`: audio came back
+  1    error: the dispatcher was not reached, refused, or answered nonsense
+  2    the command line or a file it names cannot be used
+  3    the call was made, but no audio came back
+  4    the session failed (its reason, and what to do, are printed)
+  130  interrupted by Ctrl-C; what was started is being ended
 
 Examples:
   callbox call                      call the bot, say hello, listen, show how fast it was

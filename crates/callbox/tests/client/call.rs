@@ -1,6 +1,6 @@
 //! `callbox call` end to end: the program itself against a dispatcher in miniature.
 
-use crate::support::binary::{callbox, callbox_with, short_word};
+use crate::support::binary::{begin, callbox, callbox_with, finish, interrupt, short_word};
 use crate::support::{Mood, StandIn};
 use callbox_protocol::api::SessionState;
 use serde_json::json;
@@ -97,6 +97,16 @@ async fn patience_ends_and_leaves_nothing_behind() {
     let stand_in = StandIn::new(Mood::Stuck).await;
     let ran = callbox(&stand_in.url, &["call", "--timeout", "1"]).await.expect(1);
     ran.says(&["nobody was there to talk to after 1 s"]);
+    assert_eq!(stand_in.session(0).state, SessionState::Ended);
+}
+
+#[tokio::test]
+async fn ctrl_c_hangs_up() {
+    let stand_in = StandIn::new(Mood::Stuck).await;
+    let call = begin(&stand_in.url, &["call"], &[]);
+    stand_in.shared.lines.subscribe().wait_for(|lines| *lines == 1).await.unwrap();
+    interrupt(&call);
+    finish(call).await.expect(130).says(&["interrupted"]);
     assert_eq!(stand_in.session(0).state, SessionState::Ended);
 }
 

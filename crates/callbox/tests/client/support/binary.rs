@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::process::Child;
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -39,24 +40,43 @@ pub async fn callbox(url: &str, arguments: &[&str]) -> Ran {
 }
 
 pub async fn callbox_with(url: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_callbox"));
-    command
+    finish(begin(url, arguments, variables)).await
+}
+
+/// Begins to run; see [`finish`].
+pub fn begin(url: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
+    tokio::process::Command::new(env!("CARGO_BIN_EXE_callbox"))
         .args(["--url", url])
         .args(arguments)
         .env_clear()
         .env("LC_ALL", "C.UTF-8")
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(90), command.output())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for the end.
+pub async fn finish(child: Child) -> Ran {
+    let output = tokio::time::timeout(Duration::from_secs(90), child.wait_with_output())
         .await
-        .unwrap_or_else(|_| panic!("{arguments:?} hangs"))
+        .expect("callbox hangs")
         .unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// What Ctrl-C does.
+pub fn interrupt(child: &Child) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
 }
 
 /// A WAV of a short rising tone: quicker to say than the built-in greeting.

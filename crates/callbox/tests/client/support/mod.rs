@@ -60,6 +60,8 @@ pub struct Shared {
     pub sessions: Mutex<BTreeMap<String, watch::Sender<Session>>>,
     /// Bodies of the starts.
     pub starts: Mutex<Vec<Value>>,
+    /// How many lines were opened.
+    pub lines: watch::Sender<usize>,
     /// Bytes of audio that the bots got.
     pub got: Mutex<usize>,
 }
@@ -78,6 +80,7 @@ impl StandIn {
             address: address.clone(),
             sessions: Mutex::default(),
             starts: Mutex::default(),
+            lines: watch::Sender::default(),
             got: Mutex::default(),
         });
         let app = match mood {

@@ -15,6 +15,7 @@ pub async fn talk(shared: &Shared, mood: &Mood, id: &str, mut socket: WebSocket)
     let first = receive(&mut socket).await.expect("a first message");
     let Some(Payload::Message(message)) = &first.payload else { panic!("first came {first:?}") };
     assert!(message.data.contains(r#""type":"client-ready""#), "{}", message.data);
+    shared.lines.send_modify(|lines| *lines += 1);
     if *mood == Mood::Stuck {
         while receive(&mut socket).await.is_some() {}
         return;
