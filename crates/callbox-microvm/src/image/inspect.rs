@@ -161,6 +161,8 @@ fn floating(reference: &str) -> bool {
 fn heavy(package: &PythonPackage) -> Option<String> {
     let mebibytes = package.bytes >> 20;
     let why = match package.name.to_ascii_lowercase().replace('_', "-").as_str() {
+        // Pipecat's own core imports them: there is nothing to be done about them.
+        "pipecat-ai" | "numpy" | "pillow" => return None,
         "torch" | "tensorflow" => {
             "models are better asked over the network than carried into every machine"
         }
