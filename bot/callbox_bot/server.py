@@ -85,7 +85,8 @@ async def _prepare(bot_file: BotFile, life: Life) -> None:
 def _config(bot_file: BotFile, life: Life) -> uvicorn.Config:
     return uvicorn.Config(
         app.build(bot_file, life),
-        http="h11",
+        # httptools where the image has it: it takes a quarter off what a wake costs the bot.
+        http="auto",
         # The one without threads and tasks of its own; unmasks in C.
         ws="websockets-sansio",
         # Speech does not compress, and a slow machine has better things to do.
