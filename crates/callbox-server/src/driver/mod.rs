@@ -53,6 +53,8 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
     };
     driven.insert(id, handle.clone());
     drop(driven);
+    // Open before anybody is told of the session: who follows its log waits for the first line.
+    plane.logs.writer(id);
     let driver = Driver {
         plane: Arc::clone(plane),
         row: session,
