@@ -84,6 +84,9 @@ pub enum CliError {
     /// The dispatcher cannot serve, or its store cannot be used.
     #[error("{0}")]
     Serve(String),
+    /// Another dispatcher has the data directory.
+    #[error("another dispatcher uses the data directory {0:?}")]
+    Busy(PathBuf),
     /// The dispatcher would be open to everybody.
     #[error("{0}")]
     Open(String),
@@ -110,7 +113,7 @@ pub enum CliError {
     #[error("machines cannot run here as it is")]
     Doctor,
     /// Ctrl-C.
-    #[error("interrupted; the session was ended")]
+    #[error("interrupted; what was started is being ended")]
     Interrupted,
 }
 
@@ -142,6 +145,12 @@ impl CliError {
             }
             CliError::Config(_) => {
                 Some("`callbox config --defaults` prints every key with its meaning".to_owned())
+            }
+            CliError::Busy(_) => {
+                Some("stop that one, or set `data_dir` to another directory".to_owned())
+            }
+            CliError::Serve(_) => {
+                Some("`callbox doctor` looks at the data directory and its disk".to_owned())
             }
             CliError::Open(_) => {
                 Some("make a key first (`callbox keys create`), or listen on 127.0.0.1".to_owned())

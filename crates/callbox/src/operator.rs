@@ -11,7 +11,7 @@ use crate::error::CliError;
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigArgs {
     /// Configuration file; embedded defaults where it is silent
-    #[arg(long, env = "CALLBOX_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "CALLBOX_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 

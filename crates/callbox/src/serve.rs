@@ -1,6 +1,6 @@
 //! `callbox serve`: run a dispatcher.
 
-use std::{fs::File, net::SocketAddr, path::Path, sync::Arc};
+use std::{fs::File, io::IsTerminal as _, net::SocketAddr, path::Path, sync::Arc};
 
 use callbox_machines::{FakeProvider, Local, Provider, Script};
 use callbox_server::{
@@ -44,6 +44,7 @@ pub struct Args {
 /// Serves until a signal comes.
 pub async fn run(args: Args) -> Result<(), CliError> {
     let config = args.config.load()?.config;
+    check_names(&config)?;
     log_to_stderr(&config)?;
     let shutdown = signals()?;
     let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
@@ -79,11 +80,27 @@ fn lock(data_dir: &Path) -> Result<File, CliError> {
     let file = File::create(&path).map_err(file_error("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Err(CliError::Serve(format!(
-            "another dispatcher uses the data directory {}",
-            data_dir.display()
-        ))),
+        Err(_) => Err(CliError::Busy(data_dir.to_owned())),
     }
+}
+
+/// That every bot names a provider and transports that there are.
+fn check_names(config: &Config) -> Result<(), CliError> {
+    for bot in config.bots.values() {
+        if !matches!(bot.provider.as_str(), "local" | "fake") {
+            let (name, provider) = (&bot.name, &bot.provider);
+            return Err(CliError::Config(format!(
+                "bots.{name}.provider: {provider:?} is not \"local\" or \"fake\""
+            )));
+        }
+        if let Some(other) = bot.transports.iter().find(|name| *name != "websocket") {
+            let name = &bot.name;
+            return Err(CliError::Config(format!(
+                "bots.{name}.transports: {other:?} is not \"websocket\""
+            )));
+        }
+    }
+    Ok(())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
@@ -111,18 +128,8 @@ async fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>, CliError> 
                 tracing::warn!("provider \"fake\": nothing really runs");
                 providers.push(Arc::new(FakeProvider::new(Script::default())));
             }
-            other => {
-                let key = format!("bots.{}.provider", bot.name);
-                return Err(CliError::Config(format!(
-                    "{key}: {other:?} is not \"local\" or \"fake\""
-                )));
-            }
-        }
-        for transport in &bot.transports {
-            if transport != "websocket" {
-                let key = format!("bots.{}.transports", bot.name);
-                return Err(CliError::Config(format!("{key}: {transport:?} is not \"websocket\"")));
-            }
+            // Checked before anything was begun.
+            _ => {}
         }
     }
     Ok(providers)
@@ -132,7 +139,9 @@ fn log_to_stderr(config: &Config) -> Result<(), CliError> {
     let filter = EnvFilter::try_new(&config.log_level)
         .map_err(|error| CliError::Config(format!("log.level: {error}")))?;
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Colours are for people at a terminal; a log file is for grep.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     match config.log_format {
         LogFormat::Text => registry.with(lines.with_target(false)).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
