@@ -1,0 +1,92 @@
+//! Dispatchers that end in the middle of things: with a warning, and without.
+
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{Dispatcher, Home, PATIENCE, Started, Wire, until};
+
+const BOTS: &str = r#"
+[bots.tiny]
+image = "tiny"
+memory_mib = 256
+disk_mib = 64
+
+[bots.cold]
+image = "tiny"
+start = "cold"
+memory_mib = 256
+disk_mib = 64
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_that_is_told_to_end_ends_its_calls_first() {
+    let home = Home::new();
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    let (talking, mut wire) = call(&dispatcher).await;
+    let booting = dispatcher.start("cold").await;
+    until("both machines run", PATIENCE, || home.machines() == 2).await;
+    let (_, closed) = tokio::join!(dispatcher.terminate(), wire.closed());
+    assert_eq!(closed, Some((1000, "dispatcher-shutdown".to_owned())));
+    let dispatcher = Dispatcher::serving(&home, BOTS).await;
+    for session in [talking, booting] {
+        let session = dispatcher.session(&session.id).await;
+        assert_eq!(session["state"], "ended", "{session}");
+        assert_eq!(session["end_reason"]["code"], "dispatcher-shutdown", "{session}");
+        assert_eq!(session["outcome"], "completed", "{session}");
+    }
+    dispatcher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_calls_end_and_starts_go_on() {
+    let home = Home::new();
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    let (talking, mut wire) = call(&dispatcher).await;
+    let booting = dispatcher.start("cold").await;
+    until("both machines run", PATIENCE, || home.machines() == 2).await;
+    dispatcher.kill().await;
+    wire.closed().await;
+
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    // Its media went through the dispatcher that is no more.
+    let (code, detail) = dispatcher.end_of(&talking.id).await;
+    assert_eq!(code, "dispatcher-restarted", "{detail}");
+    // Nobody knows how far this one came: it is made anew, and its client can still come.
+    let session = dispatcher.when("ready", &booting.id).await;
+    assert_eq!(session["state"], "joining", "{session}");
+    assert_eq!(home.machines(), 1);
+    let mut wire = Wire::join(&booting).await;
+    assert_echo(&mut wire, "after the crash").await;
+    wire.hang_up().await;
+    assert_eq!(dispatcher.end_of(&booting.id).await.0, "client-left");
+    dispatcher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_nobody_claims_is_ended() {
+    let home = Home::new();
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    let (_, mut wire) = call(&dispatcher).await;
+    dispatcher.kill().await;
+    wire.closed().await;
+    assert_eq!(home.machines(), 1, "machines outlive a crash");
+    // A store that was lost, or restored from before the call.
+    for file in ["callbox.db", "callbox.db-wal", "callbox.db-shm"] {
+        std::fs::remove_file(home.data().join(file)).unwrap();
+    }
+    let dispatcher = Dispatcher::serving(&home, BOTS).await;
+    until("the machine is swept", PATIENCE, || home.machines() == 0).await;
+    dispatcher.stop().await;
+}
+
+/// A call in which the bot has been heard.
+async fn call(dispatcher: &Dispatcher<'_>) -> (Started, Wire) {
+    let session = dispatcher.start("tiny").await;
+    let mut wire = Wire::join(&session).await;
+    assert_echo(&mut wire, "hello").await;
+    (session, wire)
+}
+
+async fn assert_echo(wire: &mut Wire, text: &str) {
+    wire.send(text).await.unwrap();
+    assert_eq!(wire.next().await, Message::text(text));
+}

@@ -1,0 +1,103 @@
+//! `callbox serve`, from its first line to its end.
+
+use std::{fs::OpenOptions, process::Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Child,
+    time::timeout,
+};
+
+use super::{Home, PATIENCE, Ran, SOON, left};
+
+/// A dispatcher that serves.
+pub struct Dispatcher<'a> {
+    child: Child,
+    pub(super) address: String,
+    pub home: &'a Home,
+}
+
+impl<'a> Dispatcher<'a> {
+    /// Starts one with these bots (TOML) and waits until it is ready for all of them.
+    pub async fn ready(home: &'a Home, bots: &str) -> Dispatcher<'a> {
+        let dispatcher = Dispatcher::serving(home, bots).await;
+        let ready = async {
+            while dispatcher.get("/readyz").await.status != 200 {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, ready).await.expect("the dispatcher becomes ready");
+        dispatcher
+    }
+
+    /// Starts one with these bots and waits until it serves: its bots may not be prepared yet.
+    pub async fn serving(home: &'a Home, bots: &str) -> Dispatcher<'a> {
+        let config = home.configure(bots);
+        let log = OpenOptions::new().create(true).append(true).open(home.log_file()).unwrap();
+        let mut command = home.callbox(&["serve", "--config", config.to_str().unwrap()]);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        // The first time on a host, a kernel is fetched and KVM is tried out.
+        let read = timeout(PATIENCE, stdout.read_line(&mut line)).await;
+        read.expect("the dispatcher says that it serves").unwrap();
+        let address = line.trim().strip_prefix("callbox serves on http://");
+        let address = address.unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
+        Dispatcher { child, address, home }
+    }
+
+    /// Runs a client command against it.
+    pub async fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments)).await
+    }
+
+    /// A client command against it.
+    pub fn command(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = self.home.callbox(arguments);
+        command.env("CALLBOX_URL", format!("http://{}", self.address));
+        command
+    }
+
+    /// The lines of a session's log, oldest first, as `source: text`.
+    pub async fn log_of(&self, id: &str) -> Vec<String> {
+        let ran = self.run(&["logs", id, "--json"]).await.expect(0);
+        let line = |entry: Value| {
+            format!("{}: {}", entry["source"].as_str().unwrap(), entry["text"].as_str().unwrap())
+        };
+        ran.json_lines().into_iter().map(line).collect()
+    }
+
+    /// Ends it as its users do. It must have had no living session any more, and leaves nothing.
+    pub async fn stop(self) {
+        let living = self.run(&["ps", "--json"]).await.expect(0).json();
+        assert_eq!(living["sessions"], Value::Array(Vec::new()), "sessions still live");
+        self.terminate().await;
+    }
+
+    /// Sends SIGTERM. It must end well, and leave nothing.
+    pub async fn terminate(mut self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+        let status = timeout(SOON, self.child.wait()).await.expect("it ends").unwrap();
+        assert_eq!(status.code(), Some(0), "{status}");
+        left::assert_nothing(self.home.path());
+    }
+
+    /// Ends it without a warning.
+    pub async fn kill(mut self) {
+        kill_process(self.pid(), Signal::KILL).unwrap();
+        self.child.wait().await.unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id().expect("it runs")).unwrap()).unwrap()
+    }
+}
+
+impl Home {
+    /// How many machines run here.
+    pub fn machines(&self) -> usize {
+        left::machines(self.path()).len()
+    }
+}

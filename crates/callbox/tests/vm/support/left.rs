@@ -1,0 +1,77 @@
+//! What a test leaves behind: nothing.
+
+use std::{
+    fs,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// All that may be in a data directory in which nothing runs.
+const KEPT: [&str; 10] = [
+    "callbox.db",
+    "callbox.db-shm",
+    "callbox.db-wal",
+    "callbox.lock",
+    "images",
+    "kernel",
+    "logs",
+    "probe",
+    "run",
+    "templates",
+];
+
+/// The processes that run machines below this directory. Each has its run directory in its
+/// command line.
+pub fn machines(home: &Path) -> Vec<Pid> {
+    let mark = home.to_str().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let command = fs::read(entry.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).into_owned();
+        let qemu = command.split('\0').next()?.contains("qemu-system");
+        (qemu && command.contains(mark)).then(|| Pid::from_raw(pid))?
+    });
+    pids.collect()
+}
+
+/// For tests that failed: their machines end with them.
+pub fn end_machines(home: &Path) {
+    for pid in machines(home) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Nothing runs below `home`, and no file lies about.
+#[track_caller]
+pub fn assert_nothing(home: &Path) {
+    assert_eq!(machines(home), [], "machines are left");
+    let data = home.join("d");
+    assert_eq!(names(&data.join("run")), [""; 0], "run directories are left");
+    assert_eq!(names(&home.join("tmp")), [""; 0], "temporary files are left");
+    let surplus: Vec<String> =
+        names(&data).into_iter().filter(|name| !KEPT.contains(&name.as_str())).collect();
+    assert_eq!(surplus, [""; 0], "files are left in the data directory");
+    assert_eq!(sockets(home), [PathBuf::new(); 0], "sockets are left");
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Does not follow links: what is shared is not ours.
+fn sockets(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_socket() {
+            found.push(entry.path());
+        } else if kind.is_dir() {
+            found.extend(sockets(&entry.path()));
+        }
+    }
+    found
+}

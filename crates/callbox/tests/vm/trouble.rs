@@ -1,0 +1,199 @@
+//! Bots that misbehave: each session ends with the right code, the bot's words are kept, nothing
+//! of the machine is left, and the dispatcher does not care.
+
+use crate::support::{Dispatcher, Home, Said, Wire, assert_is_echo};
+
+/// All start cold: a template is worth its time only for what is started more than once.
+const BOTS: &str = r#"
+[bot_defaults]
+image = "tiny"
+start = "cold"
+contract = "command"
+ready = "started"
+memory_mib = 256
+disk_mib = 16
+
+[bots.missing]
+argv = ["/app/no-such-program"]
+
+[bots.exits]
+argv = ["python3", "/app/trouble/exits.py"]
+
+[bots.exits-while-preparing]
+contract = "http"
+argv = ["python3", "/app/trouble/exits.py"]
+
+[bots.never-ready]
+contract = "http"
+env = { TINY_FAULTS = "readyz" }
+argv = ["python3", "/app/http_bot.py"]
+timeouts = { ready_s = 2 }
+
+[bots.never-listens]
+ready = "listening"
+argv = ["sleep", "600"]
+timeouts = { ready_s = 2 }
+
+[bots.garbage]
+ready = "listening"
+argv = ["sh", "-c", "python3 /app/trouble/garbage.py; exec python3 /app/command/bot.py --room-url {room_url}"]
+
+[bots.fills-disk]
+argv = ["python3", "/app/trouble/fills_disk.py"]
+
+[bots.eats-memory]
+argv = ["python3", "/app/trouble/eats_memory.py"]
+
+[bots.stubborn]
+argv = ["/app/stubborn.sh"]
+stop_grace_s = 0.5
+
+[bots.drops-its-line]
+contract = "http"
+env = { TINY_FAULTS = "drop" }
+argv = ["python3", "/app/http_bot.py"]
+
+[bots.wakes-as-another]
+contract = "http"
+env = { TINY_FAULTS = "wake-other" }
+argv = ["python3", "/app/http_bot.py"]
+"#;
+
+/// A bot that ends its session without a client: the code, what the reason says, what the log has.
+struct Case {
+    bot: &'static str,
+    codes: &'static [&'static str],
+    detail: &'static str,
+    log: &'static str,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        bot: "missing",
+        codes: &["bot-not-ready"],
+        detail: "/app/no-such-program",
+        log: "dispatcher: ended",
+    },
+    Case {
+        bot: "exits",
+        codes: &["bot-failed"],
+        detail: "code 7",
+        log: "bot: trouble: exiting at once",
+    },
+    Case {
+        bot: "exits-while-preparing",
+        codes: &["bot-not-ready"],
+        detail: "ended before it was ready",
+        log: "bot: trouble: exiting at once",
+    },
+    Case {
+        bot: "never-ready",
+        codes: &["bot-not-ready"],
+        detail: "GET /readyz answers 503",
+        log: "bot: tiny: listening",
+    },
+    // Agent and dispatcher have the same deadline; either may be first.
+    Case {
+        bot: "never-listens",
+        codes: &["bot-not-ready", "ready-timeout"],
+        detail: "ready",
+        log: "dispatcher: ended",
+    },
+    Case {
+        bot: "fills-disk",
+        codes: &["bot-finished"],
+        detail: "finished",
+        log: "bot: trouble: No space left on device after ",
+    },
+    Case {
+        bot: "eats-memory",
+        codes: &["bot-out-of-memory"],
+        detail: "memory was used up",
+        log: "bot: trouble: took 8 MiB",
+    },
+    Case {
+        bot: "wakes-as-another",
+        codes: &["bot-not-ready", "start-failed"],
+        detail: "generation",
+        log: "dispatcher: ended",
+    },
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_trouble_has_its_code_and_its_words() {
+    let home = Home::new();
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    // Two machines at a time: as many as there are processors on the smallest host.
+    for cases in CASES.chunks(2) {
+        let started =
+            futures::future::join_all(cases.iter().map(|case| dispatcher.start(case.bot)));
+        for (case, session) in cases.iter().zip(started.await) {
+            let (code, detail) = dispatcher.end_of(&session.id).await;
+            assert!(case.codes.contains(&code.as_str()), "{}: {code}: {detail}", case.bot);
+            assert!(detail.contains(case.detail), "{}: {detail}", case.bot);
+            let log = dispatcher.log_of(&session.id).await;
+            let told = log.iter().any(|line| line.contains(case.log));
+            assert!(told, "{}: no {:?} in {log:#?}", case.bot, case.log);
+        }
+        assert_eq!(home.machines(), 0);
+        dispatcher.assert_alive().await;
+    }
+    a_failed_call_says_what_to_do(&dispatcher).await;
+    dispatcher.stop().await;
+}
+
+async fn a_failed_call_says_what_to_do(dispatcher: &Dispatcher<'_>) {
+    let ran = dispatcher.run(&["call", "--bot", "missing", "--json"]).await.expect(4);
+    ran.explains(&["bot-not-ready", "/app/no-such-program", "callbox logs"]);
+    let report = ran.json();
+    assert_eq!(report["outcome"], "failed");
+    assert_eq!(report["end_reason"]["code"], "bot-not-ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bots_that_are_strange_in_a_call() {
+    let home = Home::new();
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    tokio::join!(
+        one_that_prints_garbage_still_takes_calls(&dispatcher),
+        one_that_breaks_its_line_ends_the_call(&dispatcher),
+    );
+    one_that_does_not_listen_is_ended_all_the_same(&dispatcher).await;
+    assert_eq!(home.machines(), 0);
+    dispatcher.stop().await;
+}
+
+async fn one_that_prints_garbage_still_takes_calls(dispatcher: &Dispatcher<'_>) {
+    let said = Said::in_dir(dispatcher.home.path());
+    let heard = dispatcher.home.path().join("heard.wav");
+    let say = said.wav.to_str().unwrap();
+    let out = heard.to_str().unwrap();
+    let arguments = ["call", "--bot", "garbage", "--say", say, "--out", out, "--json"];
+    let report = dispatcher.run(&arguments).await.expect(0).json();
+    assert_is_echo(&said, &heard);
+    let id = report["session_id"].as_str().unwrap();
+    let log = dispatcher.log_of(id).await;
+    assert!(log.iter().any(|line| line.contains("no newline")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("listening")), "{log:#?}");
+    // For people: nothing that steers a terminal, however the bot tries.
+    let text = dispatcher.run(&["logs", id]).await.expect(0).stdout;
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+}
+
+async fn one_that_breaks_its_line_ends_the_call(dispatcher: &Dispatcher<'_>) {
+    let session = dispatcher.start("drops-its-line").await;
+    let mut wire = Wire::join(&session).await;
+    wire.send("hello").await.unwrap();
+    assert_eq!(wire.closed().await, Some((1011, "bot-failed".to_owned())));
+    let (code, detail) = dispatcher.end_of(&session.id).await;
+    assert_eq!(code, "bot-failed", "{detail}");
+}
+
+async fn one_that_does_not_listen_is_ended_all_the_same(dispatcher: &Dispatcher<'_>) {
+    let session = dispatcher.start("stubborn").await;
+    dispatcher.when("ready", &session.id).await;
+    let stop = ["stop", &session.id[..8], "--wait", "60", "--json"];
+    let stopped = dispatcher.run(&stop).await.expect(0).json();
+    assert_eq!(stopped["end_reason"]["code"], "stopped", "{stopped:#}");
+    assert_eq!(stopped["outcome"], "completed", "{stopped:#}");
+}
