@@ -133,8 +133,7 @@ fn check_content(image: &Image, dir: &Path) {
     assert!(root.join("app/http_bot.py").exists() && root.join("app/trouble/exits.py").exists());
     assert_ne!(fs::metadata(root.join("app/show.sh")).unwrap().mode() & 0o111, 0);
     assert!(root.join("usr/bin/python3").is_symlink());
-    let cache = root.join("usr/lib/python3.11/json/__pycache__");
-    assert!(!cache.parent().unwrap().exists() || cache.join("decoder.cpython-311.pyc").exists());
+    assert!(byte_code_of_json(&root), "no byte code");
     // What is about this host must not travel: where its packages come from, its name, its resolver.
     assert!(!root.join("etc/apt/sources.list.d").exists());
     assert!(!root.join("etc/apt/sources.list").exists());
@@ -143,11 +142,18 @@ fn check_content(image: &Image, dir: &Path) {
     fs::remove_dir_all(root).unwrap();
 }
 
+fn byte_code_of_json(root: &Path) -> bool {
+    fs::read_dir(root.join("usr/lib"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("json/__pycache__"))
+        .any(|cache| cache.is_dir() && fs::read_dir(cache).unwrap().count() > 3)
+}
+
 fn refused_build_changes_nothing(store: &ImageStore, data_dir: &Path, kept: &Image) {
     let path = data_dir.join("bad.toml");
     fs::write(
         &path,
-        "name = \"tiny\"\n[debian]\nsuite = \"bookworm\"\npackages = [\"no-such-package-anywhere\"]\n",
+        "name = \"tiny\"\n[debian]\nsuite = \"host\"\npackages = [\"no-such-package-anywhere\"]\n",
     )
     .unwrap();
     let recipe = Recipe::read(&path).unwrap();

@@ -13,6 +13,28 @@ use super::ImageError;
 use super::error::io;
 use super::program::Program;
 
+/// Stands in a recipe for the suite that this host runs.
+const HOST: &str = "host";
+
+/// The suite that a recipe means.
+pub(super) fn suite(said: &str) -> Result<String, ImageError> {
+    if said != HOST {
+        return Ok(said.into());
+    }
+    let path = Path::new("/etc/os-release");
+    let text = fs::read_to_string(path).map_err(io("read", path))?;
+    codename(&text).ok_or_else(|| ImageError::Unfit {
+        reason: "the recipe's suite is \"host\", but /etc/os-release has no VERSION_CODENAME"
+            .into(),
+    })
+}
+
+fn codename(os_release: &str) -> Option<String> {
+    let value = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let value = value.trim().trim_matches('"');
+    (!value.is_empty()).then(|| value.into())
+}
+
 /// The sources of this host for one suite, as the text of a `.sources` file.
 pub(super) fn sources(suite: &str) -> Result<String, ImageError> {
     let mut all = Vec::new();
@@ -249,6 +271,14 @@ Components: main
              Architectures: amd64 i386\nSigned-By: /k.gpg\n\n\
              Types: deb\nURIs: http://a.test/security\nSuites: bookworm-security\nComponents: main\n\n"
         );
+    }
+
+    #[test]
+    fn the_hosts_suite_is_its_codename() {
+        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(), Some("bookworm"));
+        assert_eq!(codename("VERSION_CODENAME=\"trixie\"").as_deref(), Some("trixie"));
+        assert_eq!(codename("ID=other"), None);
+        assert_eq!(suite("sid").unwrap(), "sid");
     }
 
     #[test]

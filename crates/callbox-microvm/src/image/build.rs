@@ -46,7 +46,8 @@ impl ImageStore {
     ) -> Result<Built, ImageError> {
         let _lock = self.lock(recipe.name())?;
         progress.stage("comparing with the kept image");
-        let sources = apt::sources(&recipe.said.debian.suite)?;
+        let suite = apt::suite(&recipe.said.debian.suite)?;
+        let sources = apt::sources(&suite)?;
         let inputs = recipe_inputs::hash(recipe, &sources)?;
         if !options.force
             && let Some(image) = self.kept(recipe.name(), &inputs)
@@ -55,7 +56,7 @@ impl ImageStore {
         }
         need_root("building an image")?;
         let scratch = self.scratch()?;
-        let root = fill(recipe, &sources, &scratch, progress)?;
+        let root = fill(recipe, &suite, &sources, &scratch, progress)?;
         progress.stage("counting what is inside");
         let facts = facts::collect(&root)?;
         let config = image_config(recipe, &root)?;
@@ -66,7 +67,7 @@ impl ImageStore {
         progress.stage("keeping the image");
         let source = Source::Recipe {
             recipe: file_name(&recipe.path),
-            suite: recipe.said.debian.suite.clone(),
+            suite,
             unpinned: unpinned(&recipe.requirements()?),
         };
         let image = self.keep(
@@ -87,13 +88,14 @@ impl ImageStore {
 /// Fills a root directory with everything that the recipe says.
 fn fill(
     recipe: &Recipe,
+    suite: &str,
     sources: &str,
     scratch: &Scratch,
     progress: &dyn Progress,
 ) -> Result<PathBuf, ImageError> {
     let said = &recipe.said;
     progress.stage("installing Debian packages");
-    debian::install(&said.debian, sources, scratch)?;
+    debian::install(&said.debian.packages, suite, sources, scratch)?;
     let root = scratch.path().join("root");
     users::add_bot(&root)?;
     let python = Python::of(&root);

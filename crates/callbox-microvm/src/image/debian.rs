@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::io;
 use super::program::Program;
 use super::scratch::Scratch;
-use super::{ImageError, apt, erofs, recipe, tree};
+use super::{ImageError, apt, erofs, tree};
 
 /// Never unpacked: a bot reads none of it. Copyright notices stay, as licences ask.
 const EXCLUDED: [&str; 10] = [
@@ -47,9 +47,10 @@ const LEFTOVERS: [&str; 12] = [
 const EMPTIED: [&str; 7] =
     ["var/lib/apt/lists", "var/log", "var/cache/debconf", "var/cache/man", "tmp", "run", "dev"];
 
-/// Installs the packages of `debian` into `<scratch>/root`, which this creates.
+/// Installs Debian `suite` with `packages` into `<scratch>/root`, which this creates.
 pub(super) fn install(
-    debian: &recipe::Debian,
+    packages: &[String],
+    suite: &str,
     sources: &str,
     scratch: &Scratch,
 ) -> Result<(), ImageError> {
@@ -66,17 +67,17 @@ pub(super) fn install(
     let mut mmdebstrap = Program::contained(
         "mmdebstrap",
         "mmdebstrap",
-        &format!("installing Debian \"{}\"", debian.suite),
+        &format!("installing Debian \"{}\"", suite),
     )?;
     mmdebstrap
         .env("SOURCE_DATE_EPOCH", erofs::seconds(erofs::EPOCH))
         .env("TMPDIR", &temporary)
         .env("LC_ALL", "C.UTF-8")
         .args(["--mode=root", "--variant=minbase", "--format=directory"])
-        .args(debian.packages.iter().map(|package| format!("--include={package}")))
+        .args(packages.iter().map(|package| format!("--include={package}")))
         .args(EXCLUDED.map(|rule| format!("--dpkgopt={rule}")))
         .args(["--aptopt".as_ref(), options.as_os_str()])
-        .args([debian.suite.as_ref(), root.as_os_str(), sources.as_os_str()]);
+        .args([suite.as_ref(), root.as_os_str(), sources.as_os_str()]);
     if Path::new(MERGED_USR).is_dir() {
         mmdebstrap.args([format!("--hook-dir={MERGED_USR}")]);
     }

@@ -6,7 +6,8 @@
 //! prune = ["usr/share/perl"]
 //!
 //! [debian]
-//! suite = "bookworm"                  # must be among this host's own apt sources
+//! suite = "bookworm"                  # must be among this host's own apt sources; "host" is
+//!                                     # the suite that this host runs
 //! packages = ["python3", "espeak-ng"] # on top of mmdebstrap's "minbase"
 //!
 //! [python]                            # wheels only; the host's pip and its configuration

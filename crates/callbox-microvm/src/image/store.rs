@@ -10,7 +10,7 @@ use super::error::io;
 use super::facts::Facts;
 use super::manifest::{FORMAT, Manifest};
 use super::scratch::{Scratch, lock_file, sweep};
-use super::{Image, ImageConfig, ImageError, Source, digest, erofs};
+use super::{Image, ImageConfig, ImageError, Source, digest, erofs, tree};
 
 const CURRENT: &str = "current";
 
@@ -27,7 +27,10 @@ impl ImageStore {
         let dir = data_dir.join("images");
         fs::create_dir_all(&dir).map_err(io("create", &dir))?;
         let store = ImageStore { dir };
-        sweep(&store.scratch_dir())?;
+        if let Err(error) = sweep(&store.scratch_dir()) {
+            // For example: root built here, and a plain user wants to see the list.
+            tracing::debug!(%error, "cannot sweep what interrupted builds left");
+        }
         Ok(store)
     }
 
@@ -157,11 +160,14 @@ impl ImageStore {
         let home = self.dir.join(&manifest.name);
         let dir = home.join(&manifest.digest);
         fs::create_dir_all(&home).map_err(io("create", &home))?;
-        if dir.exists() {
+        if digest::of_file(&dir.join(erofs::ROOTFS))
+            .is_ok_and(|(found, _)| found == manifest.digest)
+        {
             // Same content from other inputs: machines may run from this very file, so only
             // what is said about it changes.
             manifest.write(&dir)?;
         } else {
+            tree::remove(&dir)?;
             fs::rename(staged, &dir).map_err(io("move into place", &dir))?;
         }
         point(&home, &manifest.digest)?;
@@ -287,6 +293,8 @@ mod tests {
         store.verify(&image).unwrap();
         fs::write(&image.rootfs, "two").unwrap();
         assert!(matches!(store.verify(&image), Err(ImageError::Damaged { .. })));
+        // Made again, it is whole again.
+        store.verify(&keep(&store, "a", "one")).unwrap();
         fs::write(image.rootfs.with_file_name("image.json"), "{").unwrap();
         assert!(matches!(store.get("a"), Err(ImageError::Damaged { .. })));
         assert_eq!(store.list().unwrap(), []);
