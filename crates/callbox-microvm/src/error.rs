@@ -56,9 +56,9 @@ pub enum Error {
         /// The end of what it wrote to stderr.
         stderr: String,
     },
-    /// There is no kernel to boot, or it cannot be used.
+    /// Kernel, agent or QEMU are missing something that machines need.
     #[error("{0}")]
-    Kernel(String),
+    Unusable(String),
     /// The shape asks for something that a machine cannot be.
     #[error("no machine can have {0}")]
     Shape(String),

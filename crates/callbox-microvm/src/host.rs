@@ -10,16 +10,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use callbox_link::Link;
 use callbox_protocol::agent::Prepare;
 
+use crate::boot;
 use crate::config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape};
 use crate::error::Error;
-use crate::guest::{Boot, Kernel, tsc};
+use crate::guest::{BootFiles, Kernel, tsc};
 use crate::image::Image;
 use crate::layout::{Layout, check_name};
 use crate::probe;
 use crate::qemu::command::kernel_command_line;
 use crate::qemu::{Invocation, Memory, Qemu};
 use crate::run::{Kind, RunDir};
-use crate::start;
 use crate::template::Manifest;
 
 /// A host that can run machines.
@@ -28,7 +28,7 @@ pub struct Host {
     pub(crate) config: HostConfig,
     pub(crate) layout: Layout,
     pub(crate) qemu: Qemu,
-    boot: Boot,
+    files: BootFiles,
     processor: Processor,
 }
 
@@ -69,12 +69,12 @@ impl Host {
             let layout = Layout::create(&config.data_dir)?;
             let qemu = Qemu::find(&config.qemu)?;
             let kernel = Kernel::obtain(&layout, config.kernel.as_deref())?;
-            let boot = Boot::make(&layout, kernel, &config.agent)?;
-            Ok::<_, Error>((layout, qemu, boot))
+            let files = BootFiles::make(&layout, kernel, &config.agent)?;
+            Ok::<_, Error>((layout, qemu, files))
         });
-        let (layout, qemu, boot) = prepared.await.expect("preparing a host does not panic")?;
+        let (layout, qemu, files) = prepared.await.expect("preparing a host does not panic")?;
         let processor = Processor { accelerator: Accelerator::Tcg, cpu: "max".to_owned() };
-        let mut host = Host { config, layout, qemu, boot, processor };
+        let mut host = Host { config, layout, qemu, files, processor };
         if host.config.accelerator != AcceleratorChoice::Tcg {
             match probe::kvm(&host).await? {
                 Ok(processor) => host.processor = processor,
@@ -106,7 +106,7 @@ impl Host {
     /// The release of the guests' kernel.
     #[must_use]
     pub fn kernel_release(&self) -> &str {
-        &self.boot.kernel.release
+        &self.files.kernel.release
     }
 
     /// The data directory, absolute.
@@ -152,12 +152,10 @@ impl Host {
             return Err(not_found());
         }
         let limit = self.config.clone_timeout;
-        tokio::time::timeout(limit, start::hello(&directory)).await.map_err(|_| {
-            Error::Deadline {
-                stage: "answer a new connection",
-                after: limit,
-                said: "another connection may still be open".to_owned(),
-            }
+        tokio::time::timeout(limit, boot::hello(&directory)).await.map_err(|_| Error::Deadline {
+            stage: "answer a new connection",
+            after: limit,
+            said: "another connection may still be open".to_owned(),
         })?
     }
 
@@ -188,8 +186,8 @@ impl Host {
             tb_size_mib: self.config.tb_size_mib,
             shape: shape.clone(),
             memory,
-            kernel: self.boot.kernel.image.clone(),
-            initramfs: self.boot.initramfs.clone(),
+            kernel: self.files.kernel.image.clone(),
+            initramfs: self.files.initramfs.clone(),
             append: kernel_command_line(
                 emulated.then(tsc::host_khz).flatten(),
                 shape,
@@ -212,8 +210,8 @@ impl Host {
             format: Manifest::FORMAT,
             qemu: self.qemu.version.clone(),
             arguments: invocation.fingerprint(),
-            kernel: self.boot.kernel.digest.clone(),
-            initramfs: self.boot.initramfs_digest.clone(),
+            kernel: self.files.kernel.digest.clone(),
+            initramfs: self.files.initramfs_digest.clone(),
             image: image.digest.clone(),
             host_cpu: (self.accelerator() == Accelerator::Kvm).then(probe::host_cpu),
             prepare: prepare.clone(),
@@ -225,8 +223,8 @@ impl Host {
         manifest.same_host(&Manifest {
             format: Manifest::FORMAT,
             qemu: self.qemu.version.clone(),
-            kernel: self.boot.kernel.digest.clone(),
-            initramfs: self.boot.initramfs_digest.clone(),
+            kernel: self.files.kernel.digest.clone(),
+            initramfs: self.files.initramfs_digest.clone(),
             host_cpu: (self.accelerator() == Accelerator::Kvm).then(probe::host_cpu),
             ..manifest.clone()
         })

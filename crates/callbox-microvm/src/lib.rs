@@ -11,9 +11,10 @@
 //! process and a directory under `run/`; both outlive the dispatcher ([`Host::connect`] finds
 //! them again), and [`Host::destroy`] removes both.
 //!
-//! Read in this order: `config.rs`, `run/` (the life of a machine on the host), `start.rs`,
-//! `template.rs`; [`image`] stands for itself.
+//! Read in this order: `config.rs`, `run/` (the life of a machine on the host), `boot.rs`,
+//! `start.rs`, `template.rs`; [`image`] stands for itself.
 
+mod boot;
 pub mod config;
 pub mod doctor;
 mod error;

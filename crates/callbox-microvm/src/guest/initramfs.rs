@@ -21,7 +21,7 @@ use crate::layout::Layout;
 
 /// The two files that every machine boots from.
 #[derive(Clone, Debug)]
-pub struct Boot {
+pub struct BootFiles {
     /// The kernel.
     pub kernel: Kernel,
     /// The archive with the agent and the modules.
@@ -30,13 +30,13 @@ pub struct Boot {
     pub initramfs_digest: String,
 }
 
-impl Boot {
+impl BootFiles {
     /// Writes the initramfs for `kernel` and the agent's binary, unless the same one is there.
     /// Blocks.
     ///
     /// # Errors
     /// When the agent or a module cannot be read or the archive cannot be written.
-    pub fn make(layout: &Layout, kernel: Kernel, agent: &Path) -> Result<Boot, Error> {
+    pub fn make(layout: &Layout, kernel: Kernel, agent: &Path) -> Result<BootFiles, Error> {
         let bytes = archive(&kernel, agent)?;
         let initramfs_digest = hex::encode(Sha256::digest(&bytes));
         // Named after its contents, because clones of older templates still boot with theirs.
@@ -50,14 +50,14 @@ impl Boot {
             };
             writing().map_err(Error::io("write", &initramfs))?;
         }
-        Ok(Boot { kernel, initramfs, initramfs_digest })
+        Ok(BootFiles { kernel, initramfs, initramfs_digest })
     }
 }
 
 fn archive(kernel: &Kernel, agent: &Path) -> Result<Vec<u8>, Error> {
     let init = fs::read(agent).map_err(Error::io("read the agent's binary", agent))?;
     if !init.starts_with(b"\x7fELF") {
-        return Err(Error::Kernel(format!("the agent {} is no ELF binary", agent.display())));
+        return Err(Error::Unusable(format!("the agent {} is no ELF binary", agent.display())));
     }
     let mut archive = Archive::new(Vec::with_capacity(init.len() + (4 << 20)));
     let in_memory = Error::io("write the initramfs for", agent);
@@ -94,17 +94,17 @@ mod tests {
             digest: "d".into(),
             modules: vec![module],
         };
-        let first = Boot::make(&layout, kernel.clone(), &agent).expect("made");
-        let again = Boot::make(&layout, kernel.clone(), &agent).expect("made");
+        let first = BootFiles::make(&layout, kernel.clone(), &agent).expect("made");
+        let again = BootFiles::make(&layout, kernel.clone(), &agent).expect("made");
         assert_eq!(first.initramfs, again.initramfs);
         let bytes = fs::read(&first.initramfs).expect("read");
         assert!(bytes.windows(22).any(|window| window == b"modules/000-virtio.ko\0"));
 
         fs::write(&agent, b"\x7fELF another agent").expect("write");
-        let other = Boot::make(&layout, kernel.clone(), &agent).expect("made");
+        let other = BootFiles::make(&layout, kernel.clone(), &agent).expect("made");
         assert_ne!(first.initramfs, other.initramfs);
 
         fs::write(&agent, b"#!/bin/sh").expect("write");
-        assert!(Boot::make(&layout, kernel, &agent).is_err(), "a script cannot be init");
+        assert!(BootFiles::make(&layout, kernel, &agent).is_err(), "a script cannot be init");
     }
 }

@@ -74,7 +74,7 @@ impl Kernel {
         let path = current.join("kernel.json");
         let text = fs::read(&path).map_err(Error::io("read", &path))?;
         let record: Record = serde_json::from_slice(&text).map_err(|error| {
-            Error::Kernel(format!("{} is damaged ({error}): remove {current:?}", path.display()))
+            Error::Unusable(format!("{} is damaged ({error}): remove {current:?}", path.display()))
         })?;
         let directory = current.join("modules");
         let mut modules: Vec<PathBuf> = fs::read_dir(&directory)
@@ -99,7 +99,7 @@ fn fill(staging: &Path, given: Option<&Path>) -> Result<(), Error> {
     let Err(no_package) = package else { return Ok(()) };
     tracing::info!(error = %crate::error::chain(&no_package), "no kernel package, trying the host's own kernel");
     take(Path::new("/"), staging, "the host's own kernel").map_err(|no_host| {
-        Error::Kernel(format!(
+        Error::Unusable(format!(
             "no kernel for the machines: {}; {}; hint: run `apt-get update` and try again, or \
              name a directory with boot/vmlinuz-* and lib/modules/* in the configuration",
             crate::error::chain(&no_package),
@@ -115,14 +115,14 @@ fn download(to: &Path) -> Result<String, Error> {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .find(|package| package.starts_with("linux-image-"))
-        .ok_or_else(|| Error::Kernel(format!("apt does not know the package {PACKAGE:?}")))?
+        .ok_or_else(|| Error::Unusable(format!("apt does not know the package {PACKAGE:?}")))?
         .to_owned();
     run("apt-get", Command::new("apt-get").args(["download", &package]).current_dir(to))?;
     let file = fs::read_dir(to)
         .map_err(Error::io("list", to))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or_else(|| Error::Kernel(format!("apt-get download left no file of {package:?}")))?;
+        .ok_or_else(|| Error::Unusable(format!("apt-get download left no file of {package:?}")))?;
     run("dpkg-deb", Command::new("dpkg-deb").arg("-x").arg(&file).arg(to))?;
     Ok(package)
 }
@@ -135,7 +135,7 @@ fn take(root: &Path, staging: &Path, source: &str) -> Result<(), Error> {
         .into_iter()
         .find(|tree| tree.join("modules.builtin").exists())
         .ok_or_else(|| {
-            Error::Kernel(format!("there are no modules for {release} under {}", root.display()))
+            Error::Unusable(format!("there are no modules for {release} under {}", root.display()))
         })?;
     let bytes = fs::read(&image).map_err(Error::io("read", &image))?;
     let directory = staging.join("modules");
@@ -171,7 +171,7 @@ fn newest_image(root: &Path) -> Result<(String, PathBuf), Error> {
     let chosen = chosen.or_else(|| images.len().checked_sub(1));
     chosen
         .map(|index| images.swap_remove(index))
-        .ok_or_else(|| Error::Kernel(format!("there is no vmlinuz-* in {}", boot.display())))
+        .ok_or_else(|| Error::Unusable(format!("there is no vmlinuz-* in {}", boot.display())))
 }
 
 fn run(program: &'static str, command: &mut Command) -> Result<String, Error> {

@@ -16,5 +16,5 @@ pub mod kernel;
 pub mod modules;
 pub mod tsc;
 
-pub use initramfs::Boot;
+pub use initramfs::BootFiles;
 pub use kernel::Kernel;

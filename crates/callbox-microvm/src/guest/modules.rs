@@ -66,11 +66,11 @@ impl Search {
             if optional {
                 return Ok(());
             }
-            return Err(Error::Kernel(format!("the kernel has no module {name:?}")));
+            return Err(Error::Unusable(format!("the kernel has no module {name:?}")));
         };
         let object = read_object(path)?;
         let needs = needs(&object)
-            .ok_or_else(|| Error::Kernel(format!("module {} is damaged", path.display())))?;
+            .ok_or_else(|| Error::Unusable(format!("module {} is damaged", path.display())))?;
         for soft in &needs.soft {
             self.visit(soft, true)?;
         }

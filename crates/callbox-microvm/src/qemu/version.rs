@@ -43,11 +43,11 @@ impl Qemu {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let (version, number) = parse(&text).ok_or_else(|| {
-            Error::Kernel(format!("{name:?} does not say its version as qemu does: {text:?}"))
+            Error::Unusable(format!("{name:?} does not say its version as qemu does: {text:?}"))
         })?;
         if number < OLDEST {
             let (major, minor) = OLDEST;
-            return Err(Error::Kernel(format!(
+            return Err(Error::Unusable(format!(
                 "qemu {version} is too old: templates need {major}.{minor}"
             )));
         }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Facts, Manifest, Template};
+use crate::boot::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_error};
 use crate::config::{MachineShape, Progress};
 use crate::error::Error;
 use crate::host::Host;
@@ -20,7 +21,6 @@ use crate::qemu::Memory;
 use crate::qmp::{Qmp, QmpError};
 use crate::run::vm::connect;
 use crate::run::{Kind, Record, RunDir, Vm};
-use crate::start::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_error};
 
 /// How long the agent may take to freeze and to close its connection, each.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
