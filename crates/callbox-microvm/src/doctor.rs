@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::config::{AcceleratorChoice, HostConfig};
 use crate::error::chain;
-use crate::guest::tsc;
+use crate::guest::{Kernel, tsc};
 use crate::layout::Layout;
 use crate::probe;
 use crate::qemu::Qemu;
@@ -138,8 +138,9 @@ fn agent(path: &Path) -> Check {
 
 fn kernel(config: &HostConfig) -> Check {
     let name = "guest kernel";
-    if config.data_dir.join("kernel/current/kernel.json").exists() {
-        return Check::ok(name, "there already");
+    if let Some(kernel) = Kernel::described(&config.data_dir) {
+        return Check::ok(name, kernel)
+            .with_hint("to take a newer one, remove kernel/current from the data directory");
     }
     if let Some(given) = &config.kernel {
         return if given.join("boot").is_dir() {

@@ -19,6 +19,7 @@ use callbox_protocol::agent::{CommandReady, Contract, Prepare};
 /// file of the script's own.
 struct Scripted {
     data: tempfile::TempDir,
+    config: HostConfig,
     host: Host,
 }
 
@@ -39,15 +40,15 @@ impl Scripted {
         config.kernel = Some(kernel(&at("kernel")));
         config.accelerator = AcceleratorChoice::Tcg;
         config.boot_timeout = Duration::from_millis(300);
-        let host = Host::open(config).await.unwrap();
-        Scripted { data, host }
+        let host = Host::open(config.clone()).await.unwrap();
+        Scripted { data, config, host }
     }
 
     async fn start(&self, name: &str) -> Result<(), Error> {
         let start = Start {
             name: name.into(),
             from: From::Cold,
-            shape: MachineShape { memory_mib: 256, vcpus: 1, disk_mib: 16, network: Network::None },
+            shape: shape(),
             image: image(self.host.data_dir()),
             prepare: prepare(),
         };
@@ -75,6 +76,10 @@ fn kernel(root: &Path) -> PathBuf {
     let lines: String = built_in.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
     fs::write(modules.join("modules.builtin"), lines).unwrap();
     root.to_path_buf()
+}
+
+fn shape() -> MachineShape {
+    MachineShape { memory_mib: 256, vcpus: 1, disk_mib: 16, network: Network::None }
 }
 
 fn prepare() -> Prepare {
@@ -148,6 +153,40 @@ async fn a_start_that_is_given_up_leaves_no_process() {
     tokio::time::timeout(Duration::from_secs(10), ended).await.expect("its qemu ends");
     scripted.host.destroy("a").await.unwrap();
     scripted.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_bake_that_dies_is_cleared_by_the_next_host() {
+    let scripted = Scripted::new("while :; do read line <&2; done").await;
+    let image = image(scripted.host.data_dir());
+    let (templates, run) =
+        (scripted.host.data_dir().join("templates"), scripted.host.data_dir().join("run"));
+    let (shape, bot) = (shape(), prepare());
+    let baking = scripted.host.template(&shape, &image, &bot, &());
+    tokio::select! {
+        baked = baking => panic!("it cannot be baked: {baked:?}"),
+        () = async {
+            while scripted.tries() == 0 {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+    }
+    let names = |directory: &Path| -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert!(names(&run)[0].starts_with(".bake-"), "what a dead process leaves behind");
+    assert_eq!(scripted.host.list().await.unwrap(), [], "a bake is nobody's machine");
+
+    // More than once, as a lock lives on for a moment in what another test has just forked.
+    let cleared = async {
+        while !names(&run).is_empty() {
+            Host::open(scripted.config.clone()).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), cleared).await.expect("it is cleared");
+    let left = names(&templates);
+    assert!(matches!(left.as_slice(), [lock] if lock.ends_with(".lock")), "{left:?}");
 }
 
 #[tokio::test]

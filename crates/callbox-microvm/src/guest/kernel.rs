@@ -70,6 +70,14 @@ impl Kernel {
         Kernel::read(&current)
     }
 
+    /// What is known about the kernel under `data_dir`, for people; `None` if there is none yet.
+    #[must_use]
+    pub fn described(data_dir: &Path) -> Option<String> {
+        let text = fs::read(data_dir.join("kernel/current/kernel.json")).ok()?;
+        let Record { release, digest: _, source } = serde_json::from_slice(&text).ok()?;
+        Some(format!("{release} (from {source})"))
+    }
+
     fn read(current: &Path) -> Result<Kernel, Error> {
         let path = current.join("kernel.json");
         let text = fs::read(&path).map_err(Error::io("read", &path))?;

@@ -165,7 +165,11 @@ impl RunDir {
         end_and_remove(&directory, &gone).await?;
         match fs::rename(&directory.path, &gone) {
             Ok(()) => end_and_remove(&directory, &gone).await,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // Nothing there, or somebody else has just retired it: then it must be gone when we
+            // say so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                end_and_remove(&directory, &gone).await
+            }
             Err(error) => Err(Error::io("retire", &directory.path)(error)),
         }
     }
