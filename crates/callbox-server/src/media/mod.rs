@@ -198,6 +198,8 @@ async fn say_goodbye(mut client: WebSocket, handle: &Handle, end: &End) {
         End::ClientLeft(_) => return,
         End::Overflow(_) => (1009, EndCode::ClientOverflow.as_str().to_owned()),
         End::BotClosed { .. } | End::BotBroke(_) | End::SessionEnds => {
+            // The driver was only just told; the client shall hear what it made of that.
+            let _ = timeout(LAST_WORD, handle.until(over)).await;
             let state = handle.session.borrow().state.clone();
             match state.why() {
                 Some(why) if why.code.outcome() == Outcome::Completed => {
