@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from programs import DEADLINE_SECS, PARROT, Program, free_port, runner, running
 from websockets.asyncio.client import connect
 
 
-@pytest.fixture(params=["callbox-bot", "development-runner"])
+@pytest.fixture(params=["callbox-bot", "development-runner", "callbox-serve"])
 def parrot(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a parrot, run by us and by Pipecat itself."""
+    """The address of a parrot, run by us, by Pipecat itself, and in a machine of its own."""
+    if request.param == "callbox-serve":
+        yield start_session()
+        return
     if request.param == "callbox-bot":
         with runner(PARROT) as program:
             yield program.ws_url
@@ -26,6 +30,19 @@ def parrot(request: pytest.FixtureRequest) -> Iterator[str]:
         with httpx.Client(transport=until, timeout=DEADLINE_SECS) as http:
             assert http.get(f"http://localhost:{port}/status").json()["transports"] == ["websocket"]
         yield f"ws://localhost:{port}/ws-client"
+
+
+def start_session() -> str:
+    """Starts as any client does, at the dispatcher that `cargo xtask test web` runs for us."""
+    dispatcher = os.environ.get("CALLBOX_URL")
+    if dispatcher is None:
+        pytest.skip("CALLBOX_URL names no dispatcher; `cargo xtask test web` runs one and sets it")
+    key = os.environ.get("CALLBOX_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    start = f"{dispatcher.rstrip('/')}/start"
+    answer = httpx.post(start, json={"transport": "websocket"}, headers=headers)
+    join = answer.raise_for_status().json()
+    return f"{join['wsUrl']}?token={join['token']}"
 
 
 async def test_greets_and_repeats_every_sample(parrot: str) -> None:

@@ -11,10 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::{
-    build, host, packages,
-    steps::{answer, text},
-};
+use crate::{build, host, packages, steps::text};
 
 /// Make a real call to a real bot in a machine of its own
 ///
@@ -44,7 +41,7 @@ const READY: Duration = Duration::from_secs(600);
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let began = Instant::now();
     if !host::is_root() {
-        return again_as_root();
+        return host::again_as_root();
     }
     packages::ensure(packages::MACHINES, args.yes)?;
     let callbox = build::callbox(true)?;
@@ -73,19 +70,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     eprintln!("\nTalk to the parrot yourself:  {}/#key={key}\nCtrl-C ends it.\n", dispatcher.url);
     dispatcher.serve_until_it_ends()
-}
-
-/// Building images needs root. Cargo's own output must stay ours, so only this program changes.
-fn again_as_root() -> anyhow::Result<()> {
-    if answer("sudo", &["--version"]).is_none() {
-        bail!("images are built as root, and there is no sudo; run this as root");
-    }
-    eprintln!("images are built as root: going on with sudo");
-    let us = std::env::current_exe()?;
-    let mut command = Command::new("sudo");
-    command.arg("--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR").arg(us);
-    let status = command.args(std::env::args_os().skip(1)).status().context("cannot run sudo")?;
-    std::process::exit(status.code().unwrap_or(1));
 }
 
 /// The demo's own key: made once, kept where only we can read it.

@@ -1,8 +1,11 @@
 //! Where we are and as whom.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::steps::answer;
 
@@ -30,4 +33,17 @@ pub fn as_root(program: &'static str) -> anyhow::Result<(String, Vec<&'static st
         return Ok(("sudo".to_owned(), vec![program]));
     }
     bail!("{program} needs root, and there is no sudo; run this as root")
+}
+
+/// Building images needs root. Cargo's own output must stay ours, so only this program changes.
+pub fn again_as_root() -> anyhow::Result<()> {
+    if answer("sudo", &["--version"]).is_none() {
+        bail!("images are built as root, and there is no sudo; run this as root");
+    }
+    eprintln!("images are built as root: going on with sudo");
+    let us = std::env::current_exe()?;
+    let mut command = Command::new("sudo");
+    command.arg("--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR").arg(us);
+    let status = command.args(std::env::args_os().skip(1)).status().context("cannot run sudo")?;
+    std::process::exit(status.code().unwrap_or(1));
 }

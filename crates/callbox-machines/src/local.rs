@@ -183,6 +183,10 @@ fn start_fault(error: Error) -> StartFault {
         Error::Link { source: source @ LinkError::Agent { .. }, .. } => {
             StartFault::of_prepare(source)
         }
+        // A bot that does not prove that it differs from its template.
+        Error::Link { source: source @ LinkError::NotReseeded { .. }, .. } => {
+            StartFault::Bot { detail: source.to_string(), log_tail: Vec::new() }
+        }
         error => StartFault::Provider(fault(error)),
     }
 }

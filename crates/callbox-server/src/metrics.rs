@@ -14,6 +14,7 @@ pub fn describe() {
         "From accepted to each moment, by bot and moment."
     );
     describe_counter!("callbox_store_errors_total", "Calls to the store that failed.");
+    describe_counter!("callbox_endings_overdue_total", "Deadlines of tear-downs that passed.");
     describe_counter!("callbox_swept_total", "Machines that no living session claimed, destroyed.");
 }
 
@@ -36,6 +37,11 @@ pub fn live(count: usize) {
 /// The store failed.
 pub fn store_error() {
     counter!("callbox_store_errors_total").increment(1);
+}
+
+/// A tear-down takes longer than it may.
+pub fn overdue() {
+    counter!("callbox_endings_overdue_total").increment(1);
 }
 
 /// An unclaimed machine was destroyed.

@@ -59,7 +59,7 @@ impl Transport for FakeTransport {
         false
     }
 
-    fn plan(&self, session: SessionId, _base_url: &str) -> Join {
+    fn plan(&self, session: SessionId, _base_url: &str, _bot_port: u16) -> Join {
         Join {
             client: json!({ "room": format!("fake-{session}"), "sessionId": session.to_string() }),
             bot_room_url: format!("fake:{session}"),

@@ -38,8 +38,8 @@ pub trait Transport: Send + Sync {
 
     /// What both sides of `session` need. Pure: the same question has the same answer, so that a
     /// repeated request is answered like the first. `base_url` is the dispatcher's own address as
-    /// this client sees it (`ws://host:port`).
-    fn plan(&self, session: SessionId, base_url: &str) -> Join;
+    /// this client sees it (`ws://host:port`); `bot_port` is where the bot listens in its machine.
+    fn plan(&self, session: SessionId, base_url: &str, bot_port: u16) -> Join;
 
     /// Makes the room of `session`; one that is there already is the one.
     ///

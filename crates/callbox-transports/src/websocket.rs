@@ -20,9 +20,6 @@ impl Websocket {
     }
 }
 
-/// Where bots listen inside their machine; the agent and `callbox-bot` know it too.
-const BOT_ROOM_URL: &str = "ws://127.0.0.1:8080/ws";
-
 #[async_trait]
 impl Transport for Websocket {
     fn name(&self) -> &'static str {
@@ -33,12 +30,12 @@ impl Transport for Websocket {
         true
     }
 
-    fn plan(&self, session: SessionId, base_url: &str) -> Join {
+    fn plan(&self, session: SessionId, base_url: &str, bot_port: u16) -> Join {
         let token = self.tokens.sign(session);
         Join {
             // Exactly these two keys: the JavaScript client throws on any other.
             client: json!({ "wsUrl": format!("{base_url}/ws/{session}"), "token": token }),
-            bot_room_url: BOT_ROOM_URL.into(),
+            bot_room_url: format!("ws://127.0.0.1:{bot_port}/ws"),
             bot_token: String::new(),
         }
     }

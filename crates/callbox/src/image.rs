@@ -8,7 +8,13 @@ use callbox_machines::local::{
 };
 use serde::Serialize;
 
-use crate::{context::Context, error::CliError, operator::ConfigArgs, output, stages::Stages};
+use crate::{
+    context::Context,
+    error::CliError,
+    operator::{ConfigArgs, create_data_dir},
+    output,
+    stages::Stages,
+};
 
 /// Build, import, list and inspect images
 ///
@@ -88,6 +94,7 @@ fn failed(error: ImageError) -> CliError {
 /// Does it. Everything blocks, so it has a thread of its own.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let data_dir = args.config.load()?.config.data_dir;
+    create_data_dir(&data_dir)?;
     let quiet = context.quiet();
     let work = tokio::task::spawn_blocking(move || {
         let store = ImageStore::open(&data_dir).map_err(failed)?;

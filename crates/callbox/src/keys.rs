@@ -7,7 +7,11 @@ use callbox_server::{
 };
 use serde::Serialize;
 
-use crate::{error::CliError, operator::ConfigArgs, output};
+use crate::{
+    error::CliError,
+    operator::{ConfigArgs, create_data_dir},
+    output,
+};
 
 /// Make, list and revoke API keys
 ///
@@ -84,7 +88,7 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     let config = args.config.load()?.config;
     let failed =
         |error: callbox_server::store::StoreError| CliError::Serve(crate::error::chain(&error));
-    std::fs::create_dir_all(&config.data_dir)?;
+    create_data_dir(&config.data_dir)?;
     let store = Sqlite::open(&config.data_dir.join("callbox.db")).await.map_err(failed)?;
     match args.command {
         Command::Create { name, private, json } => {

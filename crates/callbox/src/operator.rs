@@ -1,6 +1,6 @@
 //! What the commands of an operator share: the configuration, and how it fails.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use callbox_machines::local::{AcceleratorChoice, HostConfig};
 use callbox_server::config::{self, Accelerator, Config, Loaded};
@@ -20,6 +20,13 @@ impl ConfigArgs {
     pub fn load(&self) -> Result<Loaded, CliError> {
         config::load(self.config.as_deref()).map_err(|error| CliError::Config(error.to_string()))
     }
+}
+
+/// Makes the data directory if it is not there. Ours alone: it holds what tokens are signed with.
+pub fn create_data_dir(path: &Path) -> Result<(), CliError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| CliError::File { doing: "create", path: path.to_owned(), source })
 }
 
 /// What the local provider is told.

@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::{
     error::CliError,
-    operator::{ConfigArgs, host_config},
+    operator::{ConfigArgs, create_data_dir, host_config},
 };
 
 /// Run a dispatcher
@@ -75,7 +75,7 @@ fn lock(data_dir: &Path) -> Result<File, CliError> {
         let path = path.to_owned();
         move |source| CliError::File { doing, path, source }
     };
-    std::fs::create_dir_all(data_dir).map_err(file_error("create", data_dir))?;
+    create_data_dir(data_dir)?;
     let path = data_dir.join("callbox.lock");
     let file = File::create(&path).map_err(file_error("create", &path))?;
     match file.try_lock() {

@@ -3,7 +3,7 @@
 
 use axum::{
     extract::{FromRequestParts, Query},
-    http::{header, request::Parts},
+    http::{HeaderValue, header, request::Parts},
 };
 use callbox_core::SessionId;
 use serde::Deserialize;
@@ -55,6 +55,20 @@ impl Participant {
 const NO_KEY: Error = Error::Unauthorized { problem: "this needs a key" };
 const BAD_KEY: Error = Error::Unauthorized { problem: "this key does not work" };
 
+/// Without keys, whoever is on this host may start. A page of a stranger is not, though the
+/// developer's browser that shows it is: browsers say so in `Origin`.
+fn own_page_only(parts: &Parts, app: &App) -> Result<(), Error> {
+    let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
+    let own = origin.split_once("://").map(|(_, host)| host) == text(header::HOST);
+    let allowed = app.plane.config.allowed_origins.iter().any(|allowed| allowed == origin);
+    if own || allowed {
+        Ok(())
+    } else {
+        Err(Error::Forbidden { problem: "this page may not call" })
+    }
+}
+
 #[derive(Deserialize)]
 struct TokenQuery {
     token: Option<String>,
@@ -93,11 +107,11 @@ impl FromRequestParts<App> for Starter {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
         let Some(text) = credential(parts) else {
-            return if app.auth().await? {
-                Err(NO_KEY)
-            } else {
-                Ok(Starter { scope: "open".into() })
-            };
+            if app.auth().await? {
+                return Err(NO_KEY);
+            }
+            own_page_only(parts, app)?;
+            return Ok(Starter { scope: "open".into() });
         };
         match keys::check(&*app.plane.store, &text).await? {
             Some((record, _)) => Ok(Starter { scope: record.id }),

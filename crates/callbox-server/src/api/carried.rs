@@ -57,7 +57,7 @@ pub async fn http(
         app.plane.bot(&session.bot).map(|bot| bot.machine.run.port)
     };
     let port = port.ok_or(Error::Internal)?;
-    let target = match uri.query() {
+    let target = match uri.query().map(without_token).filter(|query| !query.is_empty()) {
         Some(query) => format!("/{path}?{query}"),
         None => format!("/{path}"),
     };
@@ -69,6 +69,12 @@ pub async fn http(
     })?;
     response.extensions_mut().insert(Carried);
     Ok(response)
+}
+
+/// The query without what opened our door: it is no business of the bot's.
+fn without_token(query: &str) -> String {
+    let others = query.split('&').filter(|pair| pair.split('=').next() != Some("token"));
+    others.collect::<Vec<_>>().join("&")
 }
 
 /// Paths of the contract between dispatcher and bot; Pipecat Cloud reserves the same, and we our

@@ -53,6 +53,7 @@ pub struct StartQuery {
         (status = 200, description = "how to join; header `x-callbox-session-id` names the session", body = WebsocketJoin),
         (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),
     ),
     security(("key" = []))
 )]
@@ -74,6 +75,7 @@ pub async fn start(
         (status = 200, description = "how to join", body = WebsocketJoin),
         (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),
     ),
     security(("key" = []))
 )]
@@ -132,17 +134,28 @@ async fn begin(
 
 async fn answer(app: &App, row: &Versioned, wait: Option<WaitFor>) -> Result<Response, Error> {
     let session = &row.session;
-    if let Some(moment) = wait {
-        let patience = session.limits.start + session.limits.ready + Duration::from_secs(1);
-        let now = wait_for(app, session.id, moment, patience).await?;
-        if let Some(why) = now.state.why() {
-            return Err(Error::SessionOver(Some(why.clone())));
-        }
+    let id = HeaderValue::from_str(&session.id.to_string()).expect("a uuid is a header value");
+    if let Some(moment) = wait
+        && let Err(error) = reached(app, session, moment).await
+    {
+        // There is a session all the same, and this is how to find it.
+        return Ok(([(SESSION_ID.clone(), id)], error).into_response());
     }
     let transport = app.plane.transports.get(session.transport.as_str()).ok_or(Error::Internal)?;
-    let join = transport.plan(session.id, &session.base_url);
-    let id = HeaderValue::from_str(&session.id.to_string()).expect("a uuid is a header value");
+    // Only the client's half is used here, and it does not depend on the port.
+    let port = app.plane.bot(&session.bot).map_or(0, |bot| bot.machine.run.port);
+    let join = transport.plan(session.id, &session.base_url, port);
     Ok(([(SESSION_ID.clone(), id)], Json(join.client)).into_response())
+}
+
+/// Waits for a moment of a session's start; one that ends before is no good answer.
+async fn reached(app: &App, session: &Session, moment: WaitFor) -> Result<(), Error> {
+    let patience = session.limits.start + session.limits.ready + Duration::from_secs(1);
+    let now = wait_for(app, session.id, moment, patience).await?;
+    match now.state.why() {
+        None => Ok(()),
+        Some(why) => Err(Error::SessionOver(Some(why.clone()))),
+    }
 }
 
 /// An empty body is legal and means nothing special; what is there must be an object.

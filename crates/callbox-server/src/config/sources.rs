@@ -45,8 +45,11 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
         figment = figment.merge(Toml::file_exact(path));
     }
     figment = figment.merge(
-        // CALLBOX_URL and CALLBOX_KEY are the command line's own.
-        Env::prefixed("CALLBOX_").ignore(&["url", "key", "agent", "config"]).split("__"),
+        // CALLBOX_URL and CALLBOX_KEY are the command line's own, CALLBOX_TEST_… the tests'.
+        Env::prefixed("CALLBOX_")
+            .ignore(&["url", "key", "agent", "config"])
+            .filter(|key| !key.starts_with("test_") && !key.starts_with("skip_"))
+            .split("__"),
     );
     if figment.find_value("bots").is_err() {
         figment = figment.merge(Toml::string(DEMO_BOT));

@@ -98,7 +98,7 @@ fn session_data(duties: &Duties, bot: &Bot, session: &Session) -> Result<Session
     let transport = duties
         .transport(session)
         .ok_or_else(|| refused(format!("transport {:?} is gone", session.transport)))?;
-    let join = transport.plan(session.id, &session.base_url);
+    let join = transport.plan(session.id, &session.base_url, bot.machine.run.port);
     let mut env = BTreeMap::new();
     for (name, source) in &bot.secrets {
         let secret = source.read().map_err(|error| refused(format!("secret {name}: {error}")))?;

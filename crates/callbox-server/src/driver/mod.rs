@@ -217,6 +217,17 @@ impl Driver {
                 None => log.say(next.state.kind().as_str()),
             }
         }
+        let overdue =
+            matches!((&before.state, &next.state), (State::Ending { .. }, State::Ending { .. }))
+                && next.deadline_at > before.deadline_at;
+        if overdue {
+            metrics::overdue();
+            let machine = next.machine_name();
+            tracing::error!(
+                machine,
+                "the tear-down is overdue; it goes on, but look what holds it up"
+            );
+        }
         metrics::moments(before, next);
     }
 

@@ -106,8 +106,8 @@ async fn browsers_of_strangers_are_not_served() {
 
 #[tokio::test]
 async fn what_a_provider_refuses_ends_the_session_with_its_words() {
-    let refused = StartFault::Provider(Fault::refused("no such image"));
-    let app = TestApp::with(Script { ensure_fails: Some(refused), ..Script::default() }).await;
+    let no_image = StartFault::Provider(Fault::refused("no such image"));
+    let app = TestApp::with(Script { ensure_fails: Some(no_image), ..Script::default() }).await;
     let (id, _) = app.start(json!({ "bot": "parrot" })).await;
     let session = app.wait(&id, "ended").await;
     assert_eq!(code(&session), "start-failed");
@@ -122,7 +122,8 @@ async fn what_a_provider_refuses_ends_the_session_with_its_words() {
     assert!(logs.to_string().contains("SyntaxError"), "the bot's last words are kept: {logs}");
     let waited = app.request(Method::POST, "/start?wait=ready", &app.public);
     let waited = waited.json(&json!({ "bot": "parrot" })).send().await.unwrap();
-    assert_eq!(crate::bad_input::refused(waited).await, (409, "session-over".into()));
+    assert!(waited.headers().contains_key("x-callbox-session-id"));
+    assert_eq!(refused(waited).await, (409, "session-over".into()));
     app.finish().await;
 }
 
@@ -137,6 +138,9 @@ async fn without_keys_only_this_host_is_served_and_the_first_key_locks_the_door(
         request.send().await.unwrap().status()
     };
     assert_eq!(start().await, StatusCode::OK);
+    let page = app.anonymous(Method::POST, "/start").header(header::ORIGIN, "https://evil.example");
+    let page = page.json(&json!({ "bot": "parrot" })).send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::FORBIDDEN, "a stranger's page in our browser");
     let kind = callbox_server::keys::KeyKind::Public;
     let made = callbox_server::keys::create(&*app.plane.store, kind, "", callbox_server::now());
     made.await.unwrap();

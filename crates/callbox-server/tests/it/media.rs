@@ -130,7 +130,7 @@ async fn http_of_a_session_reaches_its_bot() {
     let script = fake::Script { ready: BotReady::OnNotify, ..fake::Script::default() };
     let app = TestApp::with(agent(script)).await;
     let (id, _) = app.start(json!({ "bot": "parrot" })).await;
-    let path = format!("/sessions/{id}/echo/deep?x=1");
+    let path = format!("/sessions/{id}/echo/deep?x=1&token=theirs");
     let request =
         app.request(Method::PATCH, &path, &app.public).header("x-mine", "yes").body("hello");
     let waiting = tokio::spawn(request.send());

@@ -8,9 +8,13 @@ async fn contract(transport: &dyn Transport) {
     let session = SessionId(Uuid::new_v4());
     let other = SessionId(Uuid::new_v4());
     let base = "ws://127.0.0.1:1";
-    let plan = transport.plan(session, base);
-    assert_eq!(transport.plan(session, base), plan, "a repeated request is answered alike");
-    assert_ne!(transport.plan(other, base).client, plan.client, "no two sessions share a room");
+    let plan = transport.plan(session, base, 8080);
+    assert_eq!(transport.plan(session, base, 8080), plan, "a repeated request is answered alike");
+    assert_ne!(
+        transport.plan(other, base, 8080).client,
+        plan.client,
+        "no two sessions share a room"
+    );
     assert!(plan.client.is_object() && !plan.bot_room_url.is_empty());
 
     transport.close(session).await.expect("closing what never was is success");
@@ -34,8 +38,11 @@ async fn fake_keeps_the_contract() {
 
 #[test]
 fn the_websocket_answer_has_exactly_the_keys_that_the_client_allows() {
-    let plan = Websocket::new(SessionTokens::new("secret"))
-        .plan(SessionId(Uuid::new_v4()), "wss://callbox.example");
+    let plan = Websocket::new(SessionTokens::new("secret")).plan(
+        SessionId(Uuid::new_v4()),
+        "wss://callbox.example",
+        8080,
+    );
     let keys: Vec<&String> = plan.client.as_object().expect("an object").keys().collect();
     assert_eq!(keys, ["token", "wsUrl"]);
     assert!(plan.client["token"].is_string());
