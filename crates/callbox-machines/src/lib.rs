@@ -177,6 +177,15 @@ pub trait Provider: Send + Sync {
     /// As [`Provider::ensure`].
     async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault>;
 
+    /// Removes what [`Provider::prepare`] made for bots that are no more, or are not what they
+    /// were, once it is old; what still is in use stays.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    async fn retain(&self, _bots: &[Arc<BotMachine>]) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Runs the machine `spec.name`. One of that name that runs already is adopted.
     ///
     /// # Errors

@@ -1,12 +1,15 @@
 //! Machines on this host: microVMs of `callbox-microvm`.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use callbox_core::{Fault, FaultKind, MachineFacts, StartStage};
 use callbox_link::{Link, LinkError};
 use callbox_microvm::{
-    Error, From as Origin, Host, MachineShape, Start,
+    Error, From as Origin, Host, MachineShape, Start, Template,
     image::{Image, ImageError, ImageStore},
 };
 use callbox_protocol::agent::Prepare;
@@ -104,7 +107,7 @@ impl Local {
 
 async fn is_awake(link: &Link) -> bool {
     use callbox_protocol::agent::Phase;
-    let health = tokio::time::timeout(std::time::Duration::from_secs(5), link.health()).await;
+    let health = tokio::time::timeout(Duration::from_secs(5), link.health()).await;
     matches!(health, Ok(Ok(health)) if matches!(health.phase, Phase::Awake | Phase::InSession))
 }
 
@@ -124,6 +127,31 @@ impl Provider for Local {
                 template.map(|_| ()).map_err(start_fault)
             }
         }
+    }
+
+    async fn retain(&self, bots: &[Arc<BotMachine>]) -> Result<(), Fault> {
+        let mut wanted = Vec::new();
+        for bot in bots.iter().filter(|bot| bot.start == StartFrom::Clone) {
+            // A bot without an image has no template either.
+            let Ok((image, shape, prepare)) = self.resolve(bot).await else { continue };
+            let template = self.host.find_template(&shape, &image, &prepare).map_err(fault)?;
+            wanted.extend(template.map(|template| template.id().to_owned()));
+        }
+        for template in self.host.templates().map_err(fault)? {
+            let age = SystemTime::now().duration_since(baked_at(&template)).unwrap_or_default();
+            if wanted.iter().any(|id| id == template.id()) || age < UNUSED_TEMPLATES_STAY {
+                continue;
+            }
+            match self.host.remove_template(template.id()).await {
+                Ok(()) => tracing::info!(
+                    template.id = template.id(),
+                    "removed a template that no bot uses"
+                ),
+                Err(Error::TemplateInUse { .. }) => {}
+                Err(error) => return Err(fault(error)),
+            }
+        }
+        Ok(())
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
@@ -166,6 +194,14 @@ impl Provider for Local {
         let machines = self.host.list().await.map_err(fault)?;
         Ok(machines.into_iter().map(|machine| machine.name).collect())
     }
+}
+
+/// A template that no bot uses any more stays so long: who goes back to yesterday's bot should
+/// not wait, and disks should not fill.
+const UNUSED_TEMPLATES_STAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn baked_at(template: &Template) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(template.facts().baked_at_ms)
 }
 
 /// One crate's progress as the other's.

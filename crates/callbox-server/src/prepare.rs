@@ -34,6 +34,18 @@ pub async fn run(plane: Arc<Plane>) {
         }
         plane.set_preparing(name, None);
     }
+    forget_the_rest(&plane).await;
+}
+
+/// Templates are large; those of earlier bots and images are not kept for ever.
+async fn forget_the_rest(plane: &Plane) {
+    for (name, provider) in &plane.providers {
+        let bots = plane.config.bots.values().filter(|bot| bot.provider == *name);
+        let machines: Vec<_> = bots.map(|bot| Arc::clone(&bot.machine)).collect();
+        if let Err(fault) = provider.retain(&machines).await {
+            tracing::warn!(provider = name, %fault, "cannot remove what no bot uses any more");
+        }
+    }
 }
 
 struct Stages<'a> {
