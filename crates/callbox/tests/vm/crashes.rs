@@ -54,7 +54,7 @@ async fn after_a_crash_calls_end_and_starts_go_on() {
     let session = dispatcher.when("ready", &booting.id).await;
     assert_eq!(session["state"], "joining", "{session}");
     assert_eq!(home.machines(), 1);
-    let mut wire = Wire::join(&booting).await;
+    let mut wire = Wire::join(&dispatcher.taken_over(&booting)).await;
     assert_echo(&mut wire, "after the crash").await;
     wire.hang_up().await;
     assert_eq!(dispatcher.end_of(&booting.id).await.0, "client-left");

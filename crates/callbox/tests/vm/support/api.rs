@@ -45,6 +45,12 @@ impl Dispatcher<'_> {
         Started { id: id.unwrap(), ws_url: text("wsUrl"), token: text("token") }
     }
 
+    /// A session of an earlier dispatcher, which served at another port.
+    pub fn taken_over(&self, session: &Started) -> Started {
+        let ws_url = format!("ws://{}/ws/{}", self.address, session.id);
+        Started { ws_url, ..session.clone() }
+    }
+
     /// Asks for a session of this bot, whatever comes of it.
     pub async fn try_start(&self, bot: &str) -> Answer {
         self.ask("POST", "/start", &json!({ "bot": bot })).await

@@ -101,7 +101,7 @@ impl Drop for Home {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(60)..].join("\n");
+            let last = lines[lines.len().saturating_sub(30)..].join("\n");
             eprintln!("── what the dispatcher said last\n{last}");
         }
     }
