@@ -54,7 +54,7 @@ pub fn assert_nothing(home: &Path) {
     let surplus: Vec<String> =
         names(&data).into_iter().filter(|name| !KEPT.contains(&name.as_str())).collect();
     assert_eq!(surplus, [""; 0], "files are left in the data directory");
-    assert_eq!(sockets(home), [PathBuf::new(); 0], "sockets are left");
+    assert_eq!(sockets(home), Vec::<PathBuf>::new(), "sockets are left");
 }
 
 fn names(dir: &Path) -> Vec<String> {
