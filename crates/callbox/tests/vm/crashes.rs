@@ -78,6 +78,33 @@ async fn a_machine_that_nobody_claims_is_ended() {
     dispatcher.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_made_whole_or_not_at_all() {
+    let home = Home::without_templates();
+    let being_made = "a template is being made";
+    let dispatcher = Dispatcher::serving(&home, BOTS).await;
+    until(being_made, PATIENCE, || home.machines() == 1).await;
+    dispatcher.terminate().await;
+    assert_eq!(templates(&home), 0);
+
+    let dispatcher = Dispatcher::serving(&home, BOTS).await;
+    until(being_made, PATIENCE, || home.machines() == 1).await;
+    dispatcher.kill().await;
+
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    assert_eq!((templates(&home), home.machines()), (1, 0));
+    let (session, wire) = call(&dispatcher).await;
+    wire.hang_up().await;
+    assert_eq!(dispatcher.end_of(&session.id).await.0, "client-left");
+    dispatcher.stop().await;
+}
+
+/// How many directories of templates there are, whole or not.
+fn templates(home: &Home) -> usize {
+    let entries = std::fs::read_dir(home.templates()).unwrap().flatten();
+    entries.filter(|entry| entry.path().is_dir()).count()
+}
+
 /// A call in which the bot has been heard.
 async fn call(dispatcher: &Dispatcher<'_>) -> (Started, Wire) {
     let session = dispatcher.start("tiny").await;

@@ -34,6 +34,18 @@ impl Home {
         home
     }
 
+    /// The same, but its templates are its own: none is made yet.
+    pub fn without_templates() -> Home {
+        let home = Home::new();
+        fs::remove_file(home.templates()).unwrap();
+        home
+    }
+
+    /// Where its templates are.
+    pub fn templates(&self) -> PathBuf {
+        self.data().join("templates")
+    }
+
     /// One without a data directory.
     pub fn bare() -> Home {
         // Sockets of machines are below, so the path has to be short.
