@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use callbox_protocol::api::{Outcome, Session, SessionState, StartRequest};
 use serde::Serialize;
-use tokio::signal::ctrl_c;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::api_client::{ApiClient, Started};
@@ -81,10 +81,12 @@ pub async fn place(
 ) -> Result<Placed, CliError> {
     progress.doing("asking for a session");
     let begun = Instant::now();
-    // Whoever listens to Ctrl-C once has to listen everywhere: the default is gone from then on.
+    // One listener for the whole call: a Ctrl-C that comes between two places that wait for it
+    // would be lost, and the call would go on.
+    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened to");
     let started = tokio::select! {
         started = client.start(&plan.request) => started?,
-        _ = ctrl_c() => return Err(CliError::Interrupted),
+        _ = interrupt.recv() => return Err(CliError::Interrupted),
     };
     let client_ms = ClientMs { request: Some(millis(begun.elapsed())), ..ClientMs::default() };
     let own = client.with_key(started.token.clone());
@@ -98,13 +100,14 @@ pub async fn place(
         conversation: Conversation::new(plan.speech.len(), plan.longest),
         sent_bytes: 0,
         client_ms,
+        interrupt,
     };
     let end = call.run(&started).await;
     let cut_off = matches!(end, End::Closed);
     let latest = call.latest.take();
     let (session, trouble) = tokio::select! {
         settled = settle(&own, &started.session_id, end, latest) => settled?,
-        _ = ctrl_c() => return Err(CliError::Interrupted),
+        _ = call.interrupt.recv() => return Err(CliError::Interrupted),
     };
     progress.session(&session);
     call.note_times();
@@ -122,6 +125,7 @@ struct Call<'a> {
     conversation: Conversation,
     sent_bytes: u64,
     client_ms: ClientMs,
+    interrupt: Signal,
 }
 
 /// How the media part of a call ended.
@@ -155,7 +159,6 @@ impl Call<'_> {
         let mut frames = interval(Duration::from_millis(20));
         // A late frame is followed by the next ones at once: the rate stays right.
         frames.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut interrupt = std::pin::pin!(ctrl_c());
         loop {
             tokio::select! {
                 incoming = line.receive() => match incoming {
@@ -183,7 +186,7 @@ impl Call<'_> {
                         return End::Gone(error.into());
                     }
                 }
-                _ = &mut interrupt => return End::Gone(CliError::Interrupted),
+                _ = self.interrupt.recv() => return End::Gone(CliError::Interrupted),
             }
         }
     }
