@@ -5,7 +5,7 @@ use std::{path::Path, str::FromStr, time::Duration};
 use async_trait::async_trait;
 use callbox_core::{Session, SessionId, Time};
 use sqlx::{
-    Row as _, SqlitePool,
+    Connection as _, Row as _, SqliteConnection, SqlitePool,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     },
@@ -45,12 +45,23 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
+            .after_release(|connection, _| Box::pin(is_usable(connection)))
             .connect_with(options)
             .await
             .map_err(doing("open its file"))?;
         sqlx::migrate!("src/store/migrations").run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Sqlite { pool })
     }
+}
+
+/// Whether a connection can go back to the others. A full disk makes SQLite roll back by itself;
+/// sqlx does not hear of that and believes the connection in a transaction from then on.
+async fn is_usable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // A rollback may be under way; the answer comes after it.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 const COLUMNS: &str = "id, version, bot, state, created_at, deadline_at, ended_at, doc";
@@ -291,4 +302,20 @@ fn key_record(row: SqliteRow) -> Result<KeyRecord, StoreError> {
         created_at: Time::from_micros(row.try_get("created_at").map_err(&err)?),
         revoked_at: revoked_at.map(Time::from_micros),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_spoils_no_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("callbox.db")).await.unwrap();
+        for _ in 0..8 {
+            let mut tx = store.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+            sqlx::query("rollback").execute(&mut *tx).await.unwrap();
+        }
+    }
 }
