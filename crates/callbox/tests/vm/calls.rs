@@ -1,8 +1,11 @@
 //! Calls that go well: a real client, a real machine, a real bot, and the same sound back.
 
-use serde_json::Value;
+use std::collections::HashSet;
 
-use crate::support::{Dispatcher, Home, Said, assert_is_echo};
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{Dispatcher, Home, Said, Wire, assert_is_echo};
 
 /// A bot that is a program: no server, no Pipecat.
 const COMMAND: &str = r#"
@@ -40,6 +43,32 @@ async fn a_bot_that_is_just_a_program_echoes() {
     let log = dispatcher.log_of(report["session_id"].as_str().unwrap()).await;
     let listening = log.iter().any(|line| line.starts_with("bot:") && line.contains("listening"));
     assert!(listening, "{log:#?}");
+    dispatcher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_at_the_same_time_do_not_meet() {
+    let home = Home::new();
+    let bot = "[bots.tiny]\nimage = \"tiny\"\nmemory_mib = 256\ndisk_mib = 64\n";
+    let dispatcher = Dispatcher::ready(&home, bot).await;
+    let mut calls = Vec::new();
+    for number in 0..4 {
+        let session = dispatcher.start("tiny").await;
+        let mut wire = Wire::join(&session).await;
+        wire.send(format!("this is caller {number}")).await.unwrap();
+        calls.push((session, wire));
+    }
+    let mut machines = HashSet::new();
+    for (number, (session, wire)) in calls.iter_mut().enumerate() {
+        assert_eq!(wire.next().await, Message::text(format!("this is caller {number}")));
+        let session = dispatcher.session(&session.id).await;
+        machines.insert(session["machine"].as_str().unwrap().to_owned());
+    }
+    assert_eq!((machines.len(), home.machines()), (4, 4));
+    for (session, wire) in calls {
+        wire.hang_up().await;
+        assert_eq!(dispatcher.end_of(&session.id).await.0, "client-left");
+    }
     dispatcher.stop().await;
 }
 

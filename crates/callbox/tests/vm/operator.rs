@@ -82,6 +82,33 @@ async fn a_configuration_tells_where_each_value_comes_from() {
     assert_eq!(line("listen"), ("\"127.0.0.1:0\"".into(), file));
 }
 
+#[tokio::test]
+async fn a_key_opens_until_it_is_revoked() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.data()).unwrap();
+    let fake = "[bots.nobody]\nprovider = \"fake\"\n";
+    let config = home.configure(fake);
+    let keys = |arguments: &[&str]| {
+        let common = ["--config", config.to_str().unwrap()];
+        Ran::of(home.callbox(&[&["keys"], arguments, &common].concat()))
+    };
+    let made = keys(&["create", "--private", "--name", "test", "--json"]).await.expect(0).json();
+    let dispatcher = Dispatcher::ready(&home, fake).await;
+    dispatcher.run(&["ps"]).await.expect(1).explains(&["key"]);
+    let with_key = || {
+        let mut command = dispatcher.command(&["ps", "--json"]);
+        command.env("CALLBOX_KEY", made["key"].as_str().unwrap());
+        Ran::of(command)
+    };
+    with_key().await.expect(0).json();
+    let id = made["id"].as_str().unwrap();
+    let listed = keys(&["list", "--json"]).await.expect(0);
+    assert!(listed.stdout.contains(id) && !listed.stdout.contains("cbk_prv"), "{listed:?}");
+    keys(&["revoke", id]).await.expect(0);
+    with_key().await.expect(1);
+    dispatcher.terminate().await;
+}
+
 /// `ps`, `show`, `logs --follow` and `stop` of a session that lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_watched_and_stopped() {
