@@ -90,6 +90,8 @@ impl TestApp {
             serve::run(plane, listener, None, shutdown).await.unwrap();
         });
         let (plane, address, public, private) = parts.await.unwrap();
+        // The first test of the process installs it; the others find it there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::new();
         let (dir, stop) = (Some(dir), Some(stop));
         TestApp { provider, rooms, plane, public, private, address, client, dir, stop, served }
