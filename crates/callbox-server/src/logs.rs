@@ -115,22 +115,25 @@ impl Log {
     /// Writes a line.
     pub fn write(&self, at_ms: u64, source: LogSource, text: &str) {
         let id = self.session;
-        // The id is a field of its own, whatever span the writer is in.
+        let mut writer = self.file.lock().expect("no panic while held");
+        let full = writer.bytes >= self.max_bytes;
+        // The id is a field of its own, whatever span the writer is in. What has no room here has
+        // none in the dispatcher's own log either: a bot must not fill the host's disk.
         match source {
+            LogSource::Bot | LogSource::Agent if full => {}
             LogSource::Bot => tracing::info!(parent: None, session.id = %id, source = "bot", text),
             LogSource::Agent => {
                 tracing::info!(parent: None, session.id = %id, source = "agent", text)
             }
             LogSource::Dispatcher => tracing::info!(parent: None, session.id = %id, text),
         }
-        let mut writer = self.file.lock().expect("no panic while held");
-        if writer.bytes >= self.max_bytes {
+        if full {
             return;
         }
         writer.seq += 1;
         let text = if writer.bytes + text.len() as u64 >= self.max_bytes {
             writer.bytes = self.max_bytes;
-            "(this log is full; later lines are only in the dispatcher's own log)"
+            "(this log is full; what bot and agent write from here on is not kept)"
         } else {
             text
         };

@@ -1,10 +1,13 @@
 //! Bots that misbehave: each session ends with the right code, the bot's words are kept, nothing
 //! of the machine is left, and the dispatcher does not care.
 
-use crate::support::{Dispatcher, Home, Said, Wire, assert_is_echo};
+use crate::support::{Dispatcher, Home, PATIENCE, Said, Wire, assert_is_echo, until};
 
 /// All start cold: a template is worth its time only for what is started more than once.
 const BOTS: &str = r#"
+[limits]
+max_log_bytes = 400000
+
 [bot_defaults]
 image = "tiny"
 start = "cold"
@@ -48,6 +51,9 @@ argv = ["python3", "/app/trouble/eats_memory.py"]
 [bots.stubborn]
 argv = ["/app/stubborn.sh"]
 stop_grace_s = 0.5
+
+[bots.floods-its-log]
+argv = ["yes", "I have nothing to say and I am saying it"]
 
 [bots.drops-its-line]
 contract = "http"
@@ -159,7 +165,10 @@ async fn bots_that_are_strange_in_a_call() {
         one_that_prints_garbage_still_takes_calls(&dispatcher),
         one_that_breaks_its_line_ends_the_call(&dispatcher),
     );
-    one_that_does_not_listen_is_ended_all_the_same(&dispatcher).await;
+    tokio::join!(
+        one_that_does_not_listen_is_ended_all_the_same(&dispatcher),
+        one_that_never_stops_talking_fills_no_disk(&dispatcher),
+    );
     assert_eq!(home.machines(), 0);
     dispatcher.stop().await;
 }
@@ -197,4 +206,21 @@ async fn one_that_does_not_listen_is_ended_all_the_same(dispatcher: &Dispatcher<
     let stopped = dispatcher.run(&stop).await.expect(0).json();
     assert_eq!(stopped["end_reason"]["code"], "stopped", "{stopped:#}");
     assert_eq!(stopped["outcome"], "completed", "{stopped:#}");
+}
+
+async fn one_that_never_stops_talking_fills_no_disk(dispatcher: &Dispatcher<'_>) {
+    let session = dispatcher.start("floods-its-log").await;
+    let file = dispatcher.home.data().join(format!("logs/{}.ndjson", session.id));
+    let size = || std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    until("its log is full", PATIENCE, || size() >= 400_000).await;
+    dispatcher.assert_alive().await;
+    let stopped = dispatcher.run(&["stop", &session.id, "--wait", "60", "--json"]).await.expect(0);
+    assert_eq!(stopped.json()["end_reason"]["code"], "stopped");
+    assert!(size() < 500_000, "{}", size());
+    // Nor the dispatcher's own log.
+    let own = dispatcher.home.log();
+    let lines = |log: &str| log.lines().filter(|line| line.contains("I am saying it")).count();
+    let kept = lines(&std::fs::read_to_string(&file).unwrap());
+    assert!(lines(&own) <= kept + 1, "{} lines of {kept}", lines(&own));
+    assert!(own.contains("ended: ended through the API (stopped)"), "its end is told");
 }
