@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use callbox_core::{BotExit, EventKind, Fault, Session};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::{
-    agent::{AgentEventKind, LogStream, Phase, SessionData},
+    agent::{AgentEventKind, LogLine, LogStream, Phase, SessionData},
     api::LogSource,
 };
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::BoxStream};
 use tokio::time::timeout;
 
 use super::{Chain, Duties};
@@ -19,6 +19,11 @@ use crate::{config::Bot, logs::Log};
 const ANSWER: Duration = Duration::from_secs(20);
 /// How often the connection to a machine is made anew before the machine counts as lost.
 const RECONNECTS: u32 = 3;
+
+/// Silence after a bot's end that means that all was said.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long last words may take in all.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Ends with the event that ends the session; everything before it goes to the inbox.
 pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
@@ -133,11 +138,7 @@ async fn listen(
             line = logs.next(), if logs_open => match line {
                 Some(Ok(line)) => {
                     heard.log = line.seq;
-                    let source = match line.stream {
-                        LogStream::Stdout | LogStream::Stderr => LogSource::Bot,
-                        LogStream::Agent => LogSource::Agent,
-                    };
-                    log.write(line.at_ms, source, &line.text);
+                    keep(log, &line);
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the machine's log cannot be read further");
@@ -170,15 +171,21 @@ async fn listen(
     }
 }
 
-/// A bot's last words come with its end; they are the ones that people look for.
-async fn drain(
-    logs: &mut futures::stream::BoxStream<
-        'static,
-        Result<callbox_protocol::agent::LogLine, LinkError>,
-    >,
-    log: &Arc<Log>,
-) {
-    while let Ok(Some(Ok(line))) = timeout(Duration::from_millis(100), logs.next()).await {
-        log.write(line.at_ms, LogSource::Bot, &line.text);
-    }
+fn keep(log: &Log, line: &LogLine) {
+    let source = match line.stream {
+        LogStream::Stdout | LogStream::Stderr => LogSource::Bot,
+        LogStream::Agent => LogSource::Agent,
+    };
+    log.write(line.at_ms, source, &line.text);
+}
+
+/// A bot's last words come with its end; they are the ones that people look for. A machine that
+/// goes on talking holds nobody up.
+async fn drain(logs: &mut BoxStream<'static, Result<LogLine, LinkError>>, log: &Log) {
+    let last_words = async {
+        while let Ok(Some(Ok(line))) = timeout(PAUSE, logs.next()).await {
+            keep(log, &line);
+        }
+    };
+    let _ = timeout(LAST_WORDS, last_words).await;
 }

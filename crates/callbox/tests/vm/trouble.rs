@@ -55,6 +55,9 @@ stop_grace_s = 0.5
 [bots.floods-its-log]
 argv = ["yes", "I have nothing to say and I am saying it"]
 
+[bots.leaves-a-flood-behind]
+argv = ["sh", "-c", "yes after me the flood & exit 3"]
+
 [bots.drops-its-line]
 contract = "http"
 env = { TINY_FAULTS = "drop" }
@@ -117,6 +120,12 @@ const CASES: &[Case] = &[
         codes: &["bot-out-of-memory"],
         detail: "memory was used up",
         log: "bot: trouble: took 8 MiB",
+    },
+    Case {
+        bot: "leaves-a-flood-behind",
+        codes: &["bot-failed"],
+        detail: "code 3",
+        log: "bot: after me the flood",
     },
     Case {
         bot: "refuses-to-wake",
