@@ -3,10 +3,18 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
 use anyhow::{Context as _, bail};
+
+static DONE: AtomicUsize = AtomicUsize::new(0);
+
+/// How many steps were run to a good end.
+pub fn done() -> usize {
+    DONE.load(Ordering::Relaxed)
+}
 
 /// Begins a command that shows its output.
 pub fn command(program: &str, args: &[&str]) -> Command {
@@ -26,6 +34,7 @@ pub fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
         bail!("{name} failed: {program} ended with {status}");
     }
     eprintln!("   {name}: {:.1} s", began.elapsed().as_secs_f64());
+    DONE.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
