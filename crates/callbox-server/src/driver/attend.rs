@@ -9,7 +9,10 @@ use callbox_protocol::{
     agent::{AgentEventKind, LogLine, LogStream, Phase, SessionData},
     api::LogSource,
 };
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{
+    StreamExt as _,
+    stream::{BoxStream, Fuse},
+};
 use tokio::time::timeout;
 
 use super::{Chain, Duties};
@@ -129,17 +132,15 @@ async fn listen(
     heard: &mut Heard,
 ) -> Option<EventKind> {
     let mut events = link.events(heard.event);
-    let mut logs = link.logs(heard.log);
+    // Fused: it may end before the last words are asked of it.
+    let mut logs = link.logs(heard.log).fuse();
     let mut logs_open = true;
     loop {
         tokio::select! {
-            // Lines first: what the bot wrote explains what happens next.
-            biased;
+            // In no order: whoever never stops writing must not hold back what happens. What a bot
+            // wrote before its end is read with it.
             line = logs.next(), if logs_open => match line {
-                Some(Ok(line)) => {
-                    heard.log = line.seq;
-                    keep(log, &line);
-                }
+                Some(Ok(line)) => keep(log, &line, heard),
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the machine's log cannot be read further");
                     logs_open = false;
@@ -152,10 +153,11 @@ async fn listen(
                     match event.kind {
                         AgentEventKind::Ready => { let _ = duties.inbox.send(EventKind::BotReady); }
                         AgentEventKind::NotReady { detail } => {
+                            drain(&mut logs, log, heard).await;
                             return Some(EventKind::BotNotReady { detail });
                         }
                         AgentEventKind::BotExited { code, signal, out_of_memory } => {
-                            drain(&mut logs, log).await;
+                            drain(&mut logs, log, heard).await;
                             return Some(EventKind::BotExited(BotExit { code, signal, out_of_memory }));
                         }
                         AgentEventKind::Unknown => {}
@@ -163,15 +165,20 @@ async fn listen(
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the machine's events cannot be read further");
+                    drain(&mut logs, log, heard).await;
                     return None;
                 }
-                None => return None,
+                None => {
+                    drain(&mut logs, log, heard).await;
+                    return None;
+                }
             },
         }
     }
 }
 
-fn keep(log: &Log, line: &LogLine) {
+fn keep(log: &Log, line: &LogLine, heard: &mut Heard) {
+    heard.log = line.seq;
     let source = match line.stream {
         LogStream::Stdout | LogStream::Stderr => LogSource::Bot,
         LogStream::Agent => LogSource::Agent,
@@ -181,10 +188,14 @@ fn keep(log: &Log, line: &LogLine) {
 
 /// A bot's last words come with its end; they are the ones that people look for. A machine that
 /// goes on talking holds nobody up.
-async fn drain(logs: &mut BoxStream<'static, Result<LogLine, LinkError>>, log: &Log) {
+async fn drain(
+    logs: &mut Fuse<BoxStream<'static, Result<LogLine, LinkError>>>,
+    log: &Log,
+    heard: &mut Heard,
+) {
     let last_words = async {
         while let Ok(Some(Ok(line))) = timeout(PAUSE, logs.next()).await {
-            keep(log, &line);
+            keep(log, &line, heard);
         }
     };
     let _ = timeout(LAST_WORDS, last_words).await;
