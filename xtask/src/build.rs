@@ -15,7 +15,7 @@ const GUEST: &str = "x86_64-unknown-linux-musl";
 pub fn agent() -> anyhow::Result<PathBuf> {
     let args =
         ["build", "--locked", "-p", "callbox-agent", "--profile", "agent", "--target", GUEST];
-    step("build the guest agent", command("cargo", &args).current_dir(host::root()))?;
+    step("build the guest agent", &mut host::cargo(&args))?;
     Ok(host::target().join(GUEST).join("agent/callbox-agent"))
 }
 
@@ -26,7 +26,7 @@ pub fn callbox(release: bool) -> anyhow::Result<PathBuf> {
     if release {
         args.push("--release");
     }
-    step("build callbox", command("cargo", &args).current_dir(host::root()))?;
+    step("build callbox", &mut host::cargo(&args))?;
     let dir = host::target().join(if release { "release" } else { "debug" });
     put_beside(&agent, &dir.join("callbox-agent"))?;
     Ok(dir.join("callbox"))

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, bail};
@@ -24,6 +24,23 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Cargo, as the person who called us: what root builds, that person could not build again.
+pub fn cargo(args: &[&str]) -> Command {
+    let mut cargo = match std::env::var("SUDO_USER") {
+        Ok(user) if is_root() && user != "root" => {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-u", &user, KEPT, "cargo"]);
+            sudo
+        }
+        _ => Command::new("cargo"),
+    };
+    cargo.args(args).stdin(Stdio::null()).current_dir(root());
+    cargo
+}
+
+/// What both sides of a `sudo` must agree on.
+const KEPT: &str = "--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,CI";
+
 /// How to run `program` as root: program and first arguments.
 pub fn as_root(program: &'static str) -> anyhow::Result<(String, Vec<&'static str>)> {
     if is_root() {
@@ -43,7 +60,7 @@ pub fn again_as_root() -> anyhow::Result<()> {
     eprintln!("images are built as root: going on with sudo");
     let us = std::env::current_exe()?;
     let mut command = Command::new("sudo");
-    command.arg("--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR").arg(us);
+    command.arg(KEPT).arg(us);
     let status = command.args(std::env::args_os().skip(1)).status().context("cannot run sudo")?;
     std::process::exit(status.code().unwrap_or(1));
 }

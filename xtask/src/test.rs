@@ -11,7 +11,8 @@ use clap::ValueEnum;
 use crate::{
     build,
     demo::Dispatcher,
-    host, packages,
+    host::{self, cargo},
+    packages,
     steps::{answer, command, done, step, text},
 };
 
@@ -64,12 +65,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // The first step that fails ends the run with an error, so none has failed here.
     println!("steps: {} passed, 0 failed", done());
     Ok(())
-}
-
-fn cargo(args: &[&str]) -> Command {
-    let mut cargo = command("cargo", args);
-    cargo.current_dir(host::root());
-    cargo
 }
 
 fn lint() -> anyhow::Result<()> {

@@ -46,7 +46,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let listen = listener.local_addr()?;
-    let loopback = listen.ip().is_loopback();
+    // Who has a public address is reached through a proxy, which comes from loopback itself.
+    let loopback = listen.ip().is_loopback() && plane.config.public_url.is_none();
     if !loopback && !plane.store.keys().await?.iter().any(KeyRecord::works) {
         return Err(ServeError::Open { listen });
     }
@@ -91,16 +92,17 @@ pub async fn run(
 
 /// Ends every session that is driven here and waits until nothing of them is left.
 pub async fn end_all(plane: &Plane) {
-    let mut endings = Vec::new();
-    for (id, handle) in plane.handles() {
-        let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
-        handle.tell(EventKind::EndRequested(why));
-        endings.push((id, handle.session));
-    }
     let all = async {
-        for (_, session) in &mut endings {
-            // An error means that the driver is gone: it has finished.
-            let _ = session.wait_for(|s| s.moments.ended.is_some()).await;
+        // Again, until none is left: a start may have been under way when the first were told.
+        while let Some((_, handle)) = plane.handles().pop() {
+            for (_, handle) in plane.handles() {
+                let why =
+                    EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
+                handle.tell(EventKind::EndRequested(why));
+            }
+            // The sender goes with the driver, and the driver when nothing is left to do.
+            let mut session = handle.session;
+            while session.changed().await.is_ok() {}
         }
     };
     if tokio::time::timeout(LAST_CALLS, all).await.is_err() {

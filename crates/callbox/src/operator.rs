@@ -22,11 +22,19 @@ impl ConfigArgs {
     }
 }
 
-/// Makes the data directory if it is not there. Ours alone: it holds what tokens are signed with.
+/// Makes the data directory, and ours alone: it holds what tokens are signed with.
 pub fn create_data_dir(path: &Path) -> Result<(), CliError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| CliError::File { doing: "create", path: path.to_owned(), source })
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let failed = |doing| move |source| CliError::File { doing, path: path.to_owned(), source };
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
+    let permissions = path.metadata().map_err(failed("read"))?.permissions();
+    if permissions.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    // It was there, and open to others.
+    let ours = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(path, ours).map_err(failed("close to others"))
 }
 
 /// What the local provider is told.

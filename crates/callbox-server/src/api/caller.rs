@@ -55,12 +55,21 @@ impl Participant {
 const NO_KEY: Error = Error::Unauthorized { problem: "this needs a key" };
 const BAD_KEY: Error = Error::Unauthorized { problem: "this key does not work" };
 
-/// Without keys, whoever is on this host may start. A page of a stranger is not, though the
-/// developer's browser that shows it is: browsers say so in `Origin`.
-fn own_page_only(parts: &Parts, app: &App) -> Result<(), Error> {
+/// While no key exists, whoever is on this host may all. A page of a stranger may not, though
+/// the developer's browser shows it: browsers say so in `Origin`, and a name of the stranger's
+/// that was made to lead here stands in `Host`.
+async fn without_key(parts: &Parts, app: &App) -> Result<(), Error> {
+    if app.auth().await? {
+        return Err(NO_KEY);
+    }
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = text(header::HOST).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+        return Err(Error::Forbidden { problem: "without a key, ask as localhost" });
+    }
     let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
-    let own = origin.split_once("://").map(|(_, host)| host) == text(header::HOST);
+    let own = origin.split_once("://").map(|(_, host)| host) == Some(host);
     let allowed = app.plane.config.allowed_origins.iter().any(|allowed| allowed == origin);
     if own || allowed {
         Ok(())
@@ -89,7 +98,8 @@ impl FromRequestParts<App> for Participant {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
         let Some(text) = credential(parts) else {
-            return if app.auth().await? { Err(NO_KEY) } else { Ok(Participant(Right::All)) };
+            without_key(parts, app).await?;
+            return Ok(Participant(Right::All));
         };
         if let Some(session) = app.plane.tokens.check(&text) {
             return Ok(Participant(Right::One(session)));
@@ -107,10 +117,7 @@ impl FromRequestParts<App> for Starter {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
         let Some(text) = credential(parts) else {
-            if app.auth().await? {
-                return Err(NO_KEY);
-            }
-            own_page_only(parts, app)?;
+            without_key(parts, app).await?;
             return Ok(Starter { scope: "open".into() });
         };
         match keys::check(&*app.plane.store, &text).await? {

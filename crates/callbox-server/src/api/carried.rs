@@ -42,14 +42,16 @@ pub async fn websocket(
 pub async fn http(
     State(app): State<App>,
     caller: Participant,
-    Path((id, path)): Path<(String, String)>,
+    Path((id, _)): Path<(String, String)>,
     OriginalUri(uri): OriginalUri,
     request: Request<Body>,
 ) -> Result<Response, Error> {
     let id = SessionId::parse(&id).ok_or(Error::UnknownSession)?;
     caller.may_use(id)?;
-    if reserved(&path) {
-        return Err(Error::Reserved { path });
+    // As it was sent: decoding it here would make another path of it.
+    let path = uri.path().splitn(4, '/').nth(3).unwrap_or_default();
+    if reserved(path) {
+        return Err(Error::Reserved { path: path.to_owned() });
     }
     let handle = driven(&app, id).await?;
     let port = {
@@ -81,7 +83,9 @@ fn without_token(query: &str) -> String {
 /// own wake hook.
 fn reserved(path: &str) -> bool {
     let first = path.split('/').next().unwrap_or_default();
-    matches!(first, "bot" | "ws" | "readyz" | "livez" | "_callbox")
+    // What is encoded could become one of them at the bot.
+    first.contains('%')
+        || matches!(first, "" | "." | ".." | "bot" | "ws" | "readyz" | "livez" | "_callbox")
 }
 
 /// The driver of a session that is not over.

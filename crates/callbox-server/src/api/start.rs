@@ -119,13 +119,12 @@ async fn begin(
         total_cap: app.plane.config.max_sessions,
         bot_cap: bot.max_sessions,
     };
-    let row = match app.plane.store.insert(&new).await? {
-        Inserted::Created(row) => {
-            metrics::accepted(&row.session);
-            driver::drive(&app.plane, row.clone());
-            row
-        }
-        Inserted::Existing(row) => row,
+    let plane = Arc::clone(&app.plane);
+    // In a task of its own: a client that hangs up drops this request wherever it is, and a row
+    // that was inserted must get its driver.
+    let inserted = tokio::spawn(async move { driver::admit(&plane, &new).await });
+    let row = match inserted.await.map_err(|_| Error::Internal)?? {
+        Inserted::Created(row) | Inserted::Existing(row) => row,
         Inserted::KeyReused => return Err(Error::KeyReused),
         Inserted::AtCapacity { bot, cap } => return Err(Error::AtCapacity { bot, cap }),
     };

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use callbox_core::{BotExit, EventKind, Fault, Session};
+use callbox_core::{BotExit, EndCode, EndReason, EventKind, Fault, Session};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::{
     agent::{AgentEventKind, LogLine, LogStream, Phase, SessionData},
@@ -37,9 +37,20 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         Err(detail) => return lost(detail),
     };
     let name = session.machine_name().expect("a running machine has a name");
+    let data = match session_data(duties, &bot, session) {
+        Ok(data) => data,
+        Err(detail) => {
+            let reason = EndReason::new(EndCode::StartFailed, detail);
+            return EventKind::MachineFailed { incarnation, reason };
+        }
+    };
     let mut heard = Heard { event: 0, log: 0 };
     let mut lost_because = String::from("the connection to its agent ended");
     for attempt in 0..=RECONNECTS {
+        if attempt > 0 {
+            // The agent serves one connection at a time: the old one goes before the next comes.
+            duties.link.send_replace(None);
+        }
         let link = duties.link.borrow().clone();
         let link = match link {
             Some(link) if attempt == 0 => link,
@@ -56,7 +67,7 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
             },
         };
         duties.link.send_replace(Some(link.clone()));
-        if let Err(error) = deliver(&link, duties, &bot, session).await {
+        if let Err(error) = deliver(&link, &data).await {
             match error {
                 LinkError::Agent { .. } | LinkError::NotReseeded { .. } => {
                     return EventKind::BotNotReady { detail: Chain(&error).to_string() };
@@ -71,8 +82,6 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         if let Some(end) = listen(&link, duties, &log, &mut heard).await {
             return end;
         }
-        // The agent serves one connection at a time: the old one must be gone before the next.
-        duties.link.send_replace(None);
     }
     duties.link.send_replace(None);
     lost(lost_because)
@@ -85,31 +94,24 @@ struct Heard {
 }
 
 /// Gives the machine its session's data, unless an earlier dispatcher did.
-async fn deliver(
-    link: &Link,
-    duties: &Duties,
-    bot: &Bot,
-    session: &Session,
-) -> Result<(), LinkError> {
+async fn deliver(link: &Link, data: &SessionData) -> Result<(), LinkError> {
     let answer = async {
         if matches!(link.health().await?.phase, Phase::InSession | Phase::Over) {
             return Ok(());
         }
-        let data = session_data(duties, bot, session)?;
-        link.session(&data).await.map(|_| ())
+        link.session(data).await.map(|_| ())
     };
     timeout(ANSWER, answer).await.unwrap_or(Err(LinkError::Closed))
 }
 
-fn session_data(duties: &Duties, bot: &Bot, session: &Session) -> Result<SessionData, LinkError> {
-    let refused = |what: String| LinkError::Protocol { call: "session", what };
+fn session_data(duties: &Duties, bot: &Bot, session: &Session) -> Result<SessionData, String> {
     let transport = duties
         .transport(session)
-        .ok_or_else(|| refused(format!("transport {:?} is gone", session.transport)))?;
+        .ok_or_else(|| format!("transport {:?} is no longer configured", session.transport))?;
     let join = transport.plan(session.id, &session.base_url, bot.machine.run.port);
     let mut env = BTreeMap::new();
     for (name, source) in &bot.secrets {
-        let secret = source.read().map_err(|error| refused(format!("secret {name}: {error}")))?;
+        let secret = source.read().map_err(|error| format!("the bot's secret {name}: {error}"))?;
         env.insert(name.clone(), secret.reveal().to_owned());
     }
     Ok(SessionData {

@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 use crate::{
     clock, metrics,
     plane::{Handle, Plane},
-    store::{Saved, Versioned},
+    store::{Inserted, NewSession, Saved, StoreError, Versioned},
 };
 
 /// Starts the driver of a session, unless it has one here.
@@ -66,6 +66,24 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
     let span = tracing::info_span!("session", session.id = %id);
     tokio::spawn(driver.run().instrument(span));
     handle
+}
+
+/// Inserts a session and starts its driver, unless something stands against it.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn admit(plane: &Arc<Plane>, new: &NewSession) -> Result<Inserted, StoreError> {
+    let inserted = plane.store.insert(new).await?;
+    if let Inserted::Created(row) = &inserted {
+        metrics::accepted(&row.session);
+        let handle = drive(plane, row.clone());
+        // It was accepted while the dispatcher began to end the others.
+        if plane.closing() {
+            let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
+            handle.tell(EventKind::EndRequested(why));
+        }
+    }
+    Ok(inserted)
 }
 
 /// What duties need beside the row.
@@ -114,6 +132,8 @@ impl Driver {
                 break;
             }
             let kind = tokio::select! {
+                // A ready that was told before an exit is taken before it.
+                biased;
                 Some(kind) = self.events.recv() => kind,
                 Some((duty, kind)) = under_way.next() => {
                     let Some(kind) = kind else { continue };
@@ -263,7 +283,7 @@ impl std::fmt::Display for Chain<'_> {
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn resume(plane: &Arc<Plane>) -> Result<usize, crate::store::StoreError> {
+pub async fn resume(plane: &Arc<Plane>) -> Result<usize, StoreError> {
     let living: Vec<SessionId> = plane.store.living().await?;
     for id in &living {
         let Some(row) = plane.store.get(*id).await? else { continue };

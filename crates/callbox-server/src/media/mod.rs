@@ -19,19 +19,26 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use callbox_core::{EndCode, EndReason, EventKind, Outcome};
 use futures::{SinkExt as _, StreamExt as _};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, interval_at, timeout};
 
 use crate::{
     config::Bot,
     plane::{Handle, Plane, over},
 };
-use bot_socket::BotSocket;
+use bot_socket::{BotSocket, ToBot};
 use held::{Full, Held};
 
 /// How long a bot that said it is ready may take to accept its websocket.
 const OPEN: Duration = Duration::from_secs(20);
 /// How long the machine's own account of an end is waited for, before a broken connection is it.
 const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// How long a bot may refuse to take a message.
+const STUCK: Duration = Duration::from_secs(30);
+/// How often a client is asked whether it is there, and after how long without any sign of it
+/// (an answer is one) it counts as gone: lost networks and sleeping laptops say no good-bye.
+const PING: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(65);
 
 /// Takes the client's place in a session, so that there is one client only.
 pub struct Place(Handle);
@@ -122,14 +129,18 @@ async fn pump(handle: &Handle, client: &mut WebSocket, bot: BotSocket, held: Hel
     let (mut to_bot, mut from_bot) = bot.split();
     let inward = async {
         for message in held.into_messages() {
-            to_bot.send(message).await.map_err(End::BotBroke)?;
+            send_to_bot(&mut to_bot, message).await?;
         }
         loop {
-            let message = from_client(from_client_half.next().await);
+            let message = match timeout(SILENCE, from_client_half.next()).await {
+                Ok(message) => from_client(message),
+                Err(_) => Err(End::ClientLeft("the client's connection went silent".into())),
+            };
             match message {
-                Ok(message) => to_bot.send(message).await.map_err(End::BotBroke)?,
+                Ok(message) => send_to_bot(&mut to_bot, message).await?,
                 Err(end) => {
-                    to_bot.close().await;
+                    // A bot that hangs must not keep the news of who left.
+                    let _ = timeout(LAST_WORD, to_bot.close()).await;
                     return Err::<std::convert::Infallible, End>(end);
                 }
             }
@@ -137,8 +148,12 @@ async fn pump(handle: &Handle, client: &mut WebSocket, bot: BotSocket, held: Hel
     };
     let outward = async {
         let mut audible = false;
+        let mut pings = interval_at(Instant::now() + PING, PING);
         loop {
-            let message = from_bot.next().await?;
+            let message = tokio::select! {
+                message = from_bot.next() => message?,
+                _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
+            };
             if !audible && frames::carries_audio(&message) {
                 audible = true;
                 handle.tell(EventKind::Audible);
@@ -152,6 +167,13 @@ async fn pump(handle: &Handle, client: &mut WebSocket, bot: BotSocket, held: Hel
         Err(end) = inward => end,
         Err(end) = outward => end,
         _ = handle.until(over) => End::SessionEnds,
+    }
+}
+
+async fn send_to_bot(to_bot: &mut ToBot, message: Message) -> Result<(), End> {
+    match timeout(STUCK, to_bot.send(message)).await {
+        Ok(sent) => sent.map_err(End::BotBroke),
+        Err(_) => Err(End::BotBroke("the bot takes nothing from its websocket".into())),
     }
 }
 

@@ -142,6 +142,8 @@ async fn without_keys_only_this_host_is_served_and_the_first_key_locks_the_door(
     let page = page.json(&json!({ "bot": "parrot" })).send().await.unwrap();
     assert_eq!(page.status(), StatusCode::FORBIDDEN, "a stranger's page in our browser");
     let kind = callbox_server::keys::KeyKind::Public;
+    let rebound = app.anonymous(Method::GET, "/v1/sessions").header(header::HOST, "evil.example");
+    assert_eq!(rebound.send().await.unwrap().status(), StatusCode::FORBIDDEN);
     let made = callbox_server::keys::create(&*app.plane.store, kind, "", callbox_server::now());
     made.await.unwrap();
     assert_eq!(start().await, StatusCode::UNAUTHORIZED);

@@ -144,7 +144,7 @@ async fn http_of_a_session_reaches_its_bot() {
     let headers = seen["headers"].to_string();
     assert!(headers.contains("x-mine") && headers.contains(&id), "{headers}");
     assert!(!headers.contains("authorization"), "the key stays with the dispatcher: {headers}");
-    for reserved in ["bot", "ws", "_callbox/wake", "readyz"] {
+    for reserved in ["bot", "ws", "_callbox/wake", "readyz", "%62ot", "%2562ot", "/bot"] {
         let path = format!("/sessions/{id}/{reserved}");
         let answer = app.request(Method::POST, &path, &app.private).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{reserved}");
