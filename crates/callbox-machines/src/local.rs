@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use callbox_core::{Fault, FaultKind, MachineFacts, StartStage};
 use callbox_link::{Link, LinkError};
 use callbox_microvm::{
-    Error, From as Origin, Host, MachineShape, Start, Template,
+    Error, From as Origin, Host, MachineShape, Start, Template, chain,
     image::{Image, ImageError, ImageStore},
 };
 use callbox_protocol::agent::Prepare;
@@ -230,14 +230,8 @@ fn start_fault(error: Error) -> StartFault {
 fn fault(error: Error) -> Fault {
     let kind = match &error {
         Error::NotFound(_) => FaultKind::NotFound,
-        // A boot that hung twice, a machine that ended, a host that is short of something: it
-        // may go better next time, and the session's deadline bounds how often.
-        Error::Deadline { .. }
-        | Error::Ended { .. }
-        | Error::Qmp { .. }
-        | Error::Link { source: LinkError::Hello(_) | LinkError::Closed, .. } => {
-            FaultKind::Unavailable
-        }
+        // It may go better next time, and the session's deadline bounds how often.
+        error if error.worth_a_retry() => FaultKind::Unavailable,
         _ => FaultKind::Refused,
     };
     Fault { kind, detail: chain(&error) }
@@ -245,15 +239,4 @@ fn fault(error: Error) -> Fault {
 
 fn image_fault(error: ImageError) -> Fault {
     Fault::refused(chain(&error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -170,7 +170,8 @@ impl Error {
 }
 
 /// An error with its causes, for places that end the chain.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

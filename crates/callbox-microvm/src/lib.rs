@@ -31,7 +31,7 @@ mod start;
 pub mod template;
 
 pub use config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape, Network, Progress};
-pub use error::Error;
+pub use error::{Error, chain};
 pub use host::{Host, Running};
 pub use layout::check_name;
 pub use start::{From, Start, Started};
