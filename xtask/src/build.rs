@@ -2,21 +2,38 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::{
     host,
-    steps::{command, step, text},
+    steps::{answer, command, step, text},
 };
 
 const GUEST: &str = "x86_64-unknown-linux-musl";
 
 /// The agent for guests: static, so that it runs in any image.
 pub fn agent() -> anyhow::Result<PathBuf> {
+    guest_target()?;
     let args =
         ["build", "--locked", "-p", "callbox-agent", "--profile", "agent", "--target", GUEST];
     step("build the guest agent", &mut host::cargo(&args))?;
     Ok(host::target().join(GUEST).join("agent/callbox-agent"))
+}
+
+/// The compiler's library for guests. `rust-toolchain.toml` names it, but a rustup that may not
+/// install by itself, and a toolchain from elsewhere, leave it out.
+fn guest_target() -> anyhow::Result<()> {
+    let sysroot = answer("rustc", &["--print", "sysroot"]).unwrap_or_default();
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(GUEST).join("lib").exists() {
+        return Ok(());
+    }
+    if answer("rustup", &["--version"]).is_none() {
+        bail!("the compiler has no library for {GUEST}; install Rust by rustup, or that library");
+    }
+    step(
+        "install the compiler's library for guests",
+        &mut command("rustup", &["target", "add", GUEST]),
+    )
 }
 
 /// The binary, with the agent beside it, where it looks for it.

@@ -40,7 +40,15 @@ pub fn ensure(wanted: &[&str], yes: bool) -> anyhow::Result<()> {
     let mut update = first.clone();
     update.extend(["update", "-qq"]);
     step("update the package lists", &mut command(&program, &update))?;
-    first.extend(["install", "-y", "-qq", "--no-install-recommends"]);
+    // Another installation may be under way: wait for it instead of failing.
+    first.extend([
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "install",
+        "-y",
+        "-qq",
+        "--no-install-recommends",
+    ]);
     first.extend(&missing);
     let mut install = command(&program, &first);
     install.env("DEBIAN_FRONTEND", "noninteractive");
