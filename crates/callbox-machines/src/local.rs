@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use callbox_core::{Fault, FaultKind, MachineFacts, StartStage};
 use callbox_link::{Link, LinkError};
 use callbox_microvm::{
-    Error, From as Origin, Host, MachineShape, Start, Template, chain,
+    Error, From as Origin, Host, MachineShape, Start, chain,
     image::{Image, ImageError, ImageStore},
+    template::Found,
 };
 use callbox_protocol::agent::Prepare;
 
@@ -134,22 +135,15 @@ impl Provider for Local {
         for bot in bots.iter().filter(|bot| bot.start == StartFrom::Clone) {
             // A bot without an image has no template either.
             let Ok((image, shape, prepare)) = self.resolve(bot).await else { continue };
-            let template = self.host.find_template(&shape, &image, &prepare).map_err(fault)?;
-            wanted.extend(template.map(|template| template.id().to_owned()));
+            wanted.push(self.host.template_id(&shape, &image, &prepare));
         }
         for template in self.host.templates().map_err(fault)? {
             let age = SystemTime::now().duration_since(baked_at(&template)).unwrap_or_default();
             if wanted.iter().any(|id| id == template.id()) || age < UNUSED_TEMPLATES_STAY {
                 continue;
             }
-            match self.host.remove_template(template.id()).await {
-                Ok(()) => tracing::info!(
-                    template.id = template.id(),
-                    "removed a template that no bot uses"
-                ),
-                Err(Error::TemplateInUse { .. }) => {}
-                Err(error) => return Err(fault(error)),
-            }
+            self.host.remove_template(template.id()).await.map_err(fault)?;
+            tracing::info!(template.id = template.id(), "removed a template that no bot uses");
         }
         Ok(())
     }
@@ -200,7 +194,7 @@ impl Provider for Local {
 /// not wait, and disks should not fill.
 const UNUSED_TEMPLATES_STAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn baked_at(template: &Template) -> SystemTime {
+fn baked_at(template: &Found) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(template.facts().baked_at_ms)
 }
 

@@ -8,7 +8,6 @@
 //! A try that fails ends its QEMU, and the second one begins from nothing. What is worth a second
 //! try says [`Error::worth_a_retry`]; a machine that was destroyed meanwhile gets none.
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 use callbox_link::{Link, LinkError, fresh_wake};
@@ -21,7 +20,7 @@ use crate::host::Host;
 use crate::qemu::Invocation;
 use crate::qemu::command::STATE_FD;
 use crate::qmp::{Qmp, QmpError};
-use crate::run::vm::connect;
+use crate::run::vm::{Launch, connect};
 use crate::run::{Record, RunDir, Vm};
 use crate::template::Template;
 
@@ -34,6 +33,8 @@ pub(crate) struct Boot<'a> {
     pub directory: &'a RunDir,
     pub record: &'a Record,
     pub invocation: &'a Invocation,
+    /// What it is a clone of.
+    pub template: Option<&'a Template>,
 }
 
 impl Boot<'_> {
@@ -50,7 +51,7 @@ impl Boot<'_> {
 
     async fn cold_once(&self, watch: &mut StopWatch) -> Result<(Vm, Link), Error> {
         watch.restart();
-        let vm = self.spawn(None).await?;
+        let vm = self.spawn().await?;
         watch.mark("spawn");
         let link = vm.within("boot", self.host.config.boot_timeout, hello(self.directory)).await;
         let link = or_kill(&vm, link).await?;
@@ -58,31 +59,20 @@ impl Boot<'_> {
         Ok((vm, link))
     }
 
-    /// Restores `template` and wakes the clone, twice if need be.
-    pub async fn clone_of(
-        &self,
-        template: &Template,
-        name: &str,
-        watch: &mut StopWatch,
-    ) -> Result<Link, Error> {
+    /// Restores the template and wakes the clone, twice if need be.
+    pub async fn clone(&self, name: &str, watch: &mut StopWatch) -> Result<(Vm, Link), Error> {
         let mut first = true;
         loop {
-            match self.clone_once(template, name, watch).await {
+            match self.clone_once(name, watch).await {
                 Err(error) if first && self.again(&error) => first = false,
                 outcome => return outcome,
             }
         }
     }
 
-    async fn clone_once(
-        &self,
-        template: &Template,
-        name: &str,
-        watch: &mut StopWatch,
-    ) -> Result<Link, Error> {
+    async fn clone_once(&self, name: &str, watch: &mut StopWatch) -> Result<(Vm, Link), Error> {
         watch.restart();
-        let state = template.open_state()?;
-        let vm = self.spawn(Some(state)).await?;
+        let vm = self.spawn().await?;
         watch.mark("spawn");
         let waking = async {
             let config = &self.host.config;
@@ -100,13 +90,23 @@ impl Boot<'_> {
         };
         let outcome = waking.await;
         let link = or_kill(&vm, outcome).await?;
-        vm.release();
-        Ok(link)
+        Ok((vm, link))
     }
 
-    async fn spawn(&self, state: Option<File>) -> Result<Vm, Error> {
-        let program = &self.host.qemu.path;
-        Vm::spawn(self.directory, program, self.invocation, state, self.record.clone()).await
+    async fn spawn(&self) -> Result<Vm, Error> {
+        self.launch().spawn().await
+    }
+
+    /// What this boot starts.
+    pub fn launch(&self) -> Launch<'_> {
+        Launch {
+            qemu: &self.host.qemu,
+            cage: &self.host.cage,
+            directory: self.directory,
+            invocation: self.invocation,
+            template: self.template,
+            record: self.record,
+        }
     }
 
     /// Whether to try again; not when the machine was destroyed meanwhile.

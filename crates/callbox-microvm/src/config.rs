@@ -34,6 +34,8 @@ pub struct HostConfig {
     pub orphan_after: Duration,
     /// How long the probe guest may take to prove that KVM works.
     pub probe_timeout: Duration,
+    /// What to do about machines that cannot be caged.
+    pub cage: CageChoice,
 }
 
 impl HostConfig {
@@ -52,6 +54,7 @@ impl HostConfig {
             wake_timeout: Duration::from_secs(15),
             orphan_after: Duration::from_secs(120),
             probe_timeout: Duration::from_secs(6),
+            cage: CageChoice::Auto,
         }
     }
 }
@@ -67,6 +70,19 @@ pub enum AcceleratorChoice {
     Kvm,
     /// Software emulation.
     Tcg,
+}
+
+/// What the configuration asks for around each machine's QEMU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CageChoice {
+    /// As much as this host allows; what is missing is said.
+    #[default]
+    Auto,
+    /// All of it, or no machine.
+    Required,
+    /// Nothing.
+    Off,
 }
 
 /// What runs the guest's instructions.

@@ -65,6 +65,12 @@ pub enum Error {
     /// The configuration insists on KVM and KVM does not work.
     #[error("kvm was asked for and does not work here: {0}")]
     KvmUnusable(String),
+    /// A machine cannot be put into its cage.
+    #[error("machines cannot be caged here: {missing}")]
+    Cage {
+        /// What is missing.
+        missing: String,
+    },
     /// Something else has this name already.
     #[error("there is a machine named {0:?} already")]
     Exists(String),
@@ -121,13 +127,13 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The template has clones that live.
-    #[error("template {id} is in use by {count} machines")]
-    TemplateInUse {
+    /// The template's files are not what was baked.
+    #[error("template {id} is damaged: {why}; hint: it is made again at the next start of its bot")]
+    TemplateDamaged {
         /// The template.
         id: String,
-        /// How many clones.
-        count: usize,
+        /// What is wrong with it.
+        why: String,
     },
 }
 

@@ -4,6 +4,7 @@
 //! left half done. It leaves running machines alone: whose they are, the caller must say
 //! ([`Host::list`], then [`Host::connect`] or [`Host::destroy`]).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use callbox_link::Link;
 use callbox_protocol::agent::Prepare;
 
 use crate::boot;
+use crate::cage::Cage;
 use crate::config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape};
 use crate::error::Error;
 use crate::guest::{BootFiles, Kernel, tsc};
@@ -20,7 +22,7 @@ use crate::probe;
 use crate::qemu::command::kernel_command_line;
 use crate::qemu::{Invocation, Memory, Qemu};
 use crate::run::{Kind, RunDir};
-use crate::template::Manifest;
+use crate::template::{Manifest, Template};
 
 /// A host that can run machines.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub struct Host {
     pub(crate) config: HostConfig,
     pub(crate) layout: Layout,
     pub(crate) qemu: Qemu,
+    pub(crate) cage: Cage,
+    /// Templates that are held in memory, by id.
+    pub(crate) opened: tokio::sync::Mutex<BTreeMap<String, Template>>,
     files: BootFiles,
     processor: Processor,
 }
@@ -74,7 +79,9 @@ impl Host {
         });
         let (layout, qemu, files) = prepared.await.expect("preparing a host does not panic")?;
         let processor = Processor { accelerator: Accelerator::Tcg, cpu: "max".to_owned() };
-        let mut host = Host { config, layout, qemu, files, processor };
+        let cage = Cage::find(&layout, &qemu, config.cage).await?;
+        let opened = tokio::sync::Mutex::default();
+        let mut host = Host { config, layout, qemu, cage, opened, files, processor };
         if host.config.accelerator != AcceleratorChoice::Tcg {
             match probe::kvm(&host).await? {
                 Ok(processor) => host.processor = processor,
@@ -218,8 +225,14 @@ impl Host {
         }
     }
 
+    /// What is not enforced around this host's machines, in words; empty when nothing is missing.
+    #[must_use]
+    pub fn not_enforced(&self) -> &[String] {
+        self.cage.missing()
+    }
+
     /// Whether a template of this manifest was made by a host like this one is now.
-    pub(crate) fn can_clone(&self, manifest: &Manifest) -> bool {
+    pub(crate) fn is_like(&self, manifest: &Manifest) -> bool {
         manifest.same_host(&Manifest {
             format: Manifest::FORMAT,
             qemu: self.qemu.version.clone(),

@@ -22,6 +22,7 @@ const LONGEST_IN_RUN: usize = ".gone-".len() + MAX_NAME + "/console.sock".len();
 /// run/         one directory per machine, named by the machine
 /// images/      root file systems (the image store)
 /// probe/       the verdict on KVM
+/// cage/        what caged machines see of the host's files
 /// ```
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -38,12 +39,17 @@ impl Layout {
         let root = existing.map_err(Error::io("create the data directory", root))?;
         Layout::check_depth(&root)?;
         let layout = Layout { root };
-        for directory in
-            [layout.kernel(), layout.templates(), layout.run(), layout.images(), layout.probe()]
-        {
+        for directory in [
+            layout.kernel(),
+            layout.templates(),
+            layout.run(),
+            layout.images(),
+            layout.probe(),
+            layout.cage(),
+        ] {
             fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
         }
-        for private in [layout.templates(), layout.run()] {
+        for private in [layout.templates(), layout.run(), layout.cage()] {
             fs::set_permissions(&private, fs::Permissions::from_mode(0o700))
                 .map_err(Error::io("protect", &private))?;
         }
@@ -87,6 +93,11 @@ impl Layout {
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+    /// What caged machines see of the host's files.
+    #[must_use]
+    pub fn cage(&self) -> PathBuf {
+        self.root.join("cage")
     }
     /// What was found out about KVM.
     #[must_use]

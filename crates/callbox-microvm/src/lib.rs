@@ -15,6 +15,7 @@
 //! `start.rs`, `template.rs`; [`image`] stands for itself.
 
 mod boot;
+mod cage;
 pub mod config;
 pub mod doctor;
 mod error;
@@ -30,7 +31,9 @@ mod run;
 mod start;
 pub mod template;
 
-pub use config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape, Network, Progress};
+pub use config::{
+    Accelerator, AcceleratorChoice, CageChoice, HostConfig, MachineShape, Network, Progress,
+};
 pub use error::{Error, chain};
 pub use host::{Host, Running};
 pub use layout::check_name;

@@ -31,7 +31,8 @@ use crate::error::{Error, chain};
 use crate::host::{Host, Processor};
 use crate::layout::Layout;
 use crate::qemu::Memory;
-use crate::run::{Kind, Record, RunDir, Vm};
+use crate::run::vm::Launch;
+use crate::run::{Kind, Record, RunDir};
 
 /// The device.
 const KVM: &str = "/dev/kvm";
@@ -171,7 +172,7 @@ async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
     // Several processes may probe at once; each has a directory of its own.
     let name = format!("{RUN_PREFIX}{}", std::process::id());
     RunDir::destroy(&host.layout, &name).await?;
-    let record = Record::new(Kind::Probe, Accelerator::Kvm, None);
+    let record = Record::new(Kind::Probe, Accelerator::Kvm, None, host.cage.assign()?);
     let directory = RunDir::create(&host.layout, &name, &record)?;
     let outcome = async {
         let shape =
@@ -181,7 +182,15 @@ async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
         // The kernel's own lines tell how far it came, if it did not come far enough.
         invocation.append = format!("{} callbox.probe", invocation.append)
             .replace(" quiet ", " loglevel=7 ignore_loglevel ");
-        let vm = Vm::spawn(&directory, &host.qemu.path, &invocation, None, record).await?;
+        let launch = Launch {
+            qemu: &host.qemu,
+            cage: &host.cage,
+            directory: &directory,
+            invocation: &invocation,
+            template: None,
+            record: &record,
+        };
+        let vm = launch.spawn().await?;
         let stage = "start its first program under kvm";
         vm.console_shows(stage, host.config.probe_timeout, PROOF).await
     };
@@ -204,12 +213,13 @@ pub(crate) async fn clear_dead(layout: &Layout) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cage::Cell;
 
     #[tokio::test]
     async fn probes_of_dead_processes_are_cleared_and_others_left() {
         let data = tempfile::tempdir().expect("tempdir");
         let layout = Layout::create(data.path()).expect("layout");
-        let record = Record::new(Kind::Probe, Accelerator::Kvm, None);
+        let record = Record::new(Kind::Probe, Accelerator::Kvm, None, Cell::default());
         let living = format!("{RUN_PREFIX}{}", std::process::id());
         // Larger than any pid.
         for name in [living.as_str(), ".probe-99999999"] {

@@ -27,7 +27,6 @@ use crate::error::{Error, chain};
 use crate::host::Host;
 use crate::image::Image;
 use crate::layout::check_name;
-use crate::lock::FileLock;
 use crate::qemu::Memory;
 use crate::run::{Kind, Record, RunDir};
 use crate::template::Template;
@@ -76,20 +75,12 @@ impl Host {
     pub async fn start(&self, start: Start) -> Result<Started, Error> {
         check_name(&start.name)?;
         start.shape.check()?;
-        let template = match &start.from {
-            From::Cold => None,
-            From::Clone(template) => Some(template),
-        };
-        let record =
-            Record::new(Kind::Machine, self.accelerator(), template.map(|t| t.id().to_owned()));
-        let directory = {
-            let _kept = match template {
-                Some(template) => Some(self.keep(template, &start).await?),
-                None => None,
-            };
-            RunDir::create(&self.layout, &start.name, &record)?
-        };
-        let outcome = self.bring_up(&directory, &record, &start, template).await;
+        let template = start.template();
+        if let Some(template) = template {
+            template.check(&self.manifest(&start.shape, &start.image, &start.prepare))?;
+        }
+        let directory = self.make_directory(&start.name, Kind::Machine, template)?;
+        let outcome = self.bring_up(&directory, &start).await;
         if outcome.is_err()
             && let Err(error) = RunDir::destroy(&self.layout, &start.name).await
         {
@@ -98,42 +89,50 @@ impl Host {
         outcome
     }
 
+    /// The run directory of a new machine, with the intention of its cage in its record.
+    pub(crate) fn make_directory(
+        &self,
+        name: &str,
+        kind: Kind,
+        template: Option<&Template>,
+    ) -> Result<(RunDir, Record), Error> {
+        let template = template.map(|template| template.id().to_owned());
+        let record = Record::new(kind, self.accelerator(), template, self.cage.assign()?);
+        Ok((RunDir::create(&self.layout, name, &record)?, record))
+    }
+
     async fn bring_up(
         &self,
-        directory: &RunDir,
-        record: &Record,
+        (directory, record): &(RunDir, Record),
         start: &Start,
-        template: Option<&Template>,
     ) -> Result<Started, Error> {
         let mut watch = StopWatch::new();
-        let memory = template.map_or(Memory::Fresh, |t| Memory::CopyOnWrite(t.memory()));
+        let template = start.template();
+        let memory = template.map_or(Memory::Fresh, |_| Memory::CopyOnWrite);
         let invocation =
             self.invocation(directory, &start.shape, memory, Some(&start.image.rootfs));
-        let boot = Boot { host: self, directory, record, invocation: &invocation };
-        let link = match template {
-            Some(template) => boot.clone_of(template, &start.name, &mut watch).await?,
+        let boot = Boot { host: self, directory, record, invocation: &invocation, template };
+        let (vm, link) = match template {
+            Some(_) => boot.clone(&start.name, &mut watch).await?,
             None => {
                 let (vm, link) = boot.cold(&mut watch).await?;
                 prepare(&vm, &link, &start.prepare).await?;
                 watch.mark("prepare");
                 wake(&vm, &link, &start.name, &self.config).await?;
                 watch.mark("wake");
-                vm.release();
-                link
+                (vm, link)
             }
         };
+        vm.release();
         Ok(Started { link, accelerator: self.accelerator(), stages: watch.stages })
     }
+}
 
-    /// Makes sure that `template` is what `start` wants, and that it stays until the machine's
-    /// record names it.
-    async fn keep(&self, template: &Template, start: &Start) -> Result<FileLock, Error> {
-        let manifest = self.manifest(&start.shape, &start.image, &start.prepare);
-        template.check(&manifest)?;
-        let path = self.template_lock(template.id());
-        let lock = tokio::task::spawn_blocking(move || FileLock::shared(&path));
-        let lock = lock.await.expect("locking a file does not panic")?;
-        template.check_present()?;
-        Ok(lock)
+impl Start {
+    fn template(&self) -> Option<&Template> {
+        match &self.from {
+            From::Cold => None,
+            From::Clone(template) => Some(template),
+        }
     }
 }

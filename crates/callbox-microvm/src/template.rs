@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! <data_dir>/templates/<id>/      id = hash of the manifest
-//!     mem                         the guest's memory; clones map it copy-on-write
+//!     mem                         the guest's memory
 //!     state                       QEMU's devices, 50-70 KB
-//!     template.json               the manifest and how it went
-//! <data_dir>/templates/<id>.lock  exclusive: baking or removing; shared: about to clone
+//!     template.json               the manifest, digests of both files, and how it went
+//! <data_dir>/templates/<id>.lock  exclusive: baking or removing
+//!
+//!   files ── read once, digest checked ──► sealed memory ── mapped copy-on-write ──► clones
 //! ```
 //!
 //! A bake boots a machine whose memory is the file `mem`, prepares and freezes it, and has QEMU
@@ -13,15 +15,19 @@
 //! its own; one rename makes the template. A bake that dies leaves both behind; the next one, or
 //! the next [`Host::open`](crate::Host::open), removes them.
 //!
-//! **The memory file must never change while clones live**: pages they have not written yet are
-//! still read from it. So a template is never written again, only removed, and only when no clone
-//! lives. Whatever would make a clone differ from what was frozen (another QEMU, kernel, agent,
-//! image, shape, bot) makes another manifest, and so another template.
+//! To be cloned, a template is opened: its files go into memory that the kernel seals
+//! ([`sealed`]). From then on nothing that happens to the files matters to its clones, so files
+//! may be replaced and removed at any time; the memory goes when its last user does. Files that
+//! are not what was baked are refused when they are opened, and the template is made again.
+//!
+//! Whatever would make a clone differ from what was frozen (another QEMU, kernel, agent, image,
+//! shape, bot) makes another manifest, and so another template.
 
 mod bake;
 mod manifest;
+mod sealed;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +36,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::MachineShape;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::host::Host;
 use crate::image::Image;
 use crate::lock::FileLock;
@@ -38,10 +44,20 @@ use crate::run::RunDir;
 use callbox_protocol::agent::Prepare;
 
 pub use manifest::Manifest;
+pub(crate) use sealed::Sealed;
 
-/// A template that can be cloned.
+/// A template that can be cloned: checked, and held in memory.
 #[derive(Clone, Debug)]
 pub struct Template {
+    id: String,
+    facts: Arc<Facts>,
+    pub(crate) memory: Arc<Sealed>,
+    pub(crate) state: Arc<Sealed>,
+}
+
+/// A template on the disk.
+#[derive(Clone, Debug)]
+pub struct Found {
     id: String,
     directory: PathBuf,
     facts: Arc<Facts>,
@@ -54,6 +70,10 @@ pub struct Facts {
     pub manifest: Manifest,
     /// When it was made, milliseconds since the epoch.
     pub baked_at_ms: u64,
+    /// Digest of its memory.
+    pub memory_digest: String,
+    /// Digest of its devices' state.
+    pub state_digest: String,
     /// Sockets on which the frozen machine listens.
     pub listening: Vec<String>,
     /// How long each stage of the bake took.
@@ -61,6 +81,34 @@ pub struct Facts {
 }
 
 impl Template {
+    /// The hash of its manifest, 32 hex digits.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it is of, and how it was made.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// How much of the host's memory it holds, in bytes. All its clones share it.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.memory.held_bytes + self.state.held_bytes
+    }
+
+    /// Refuses a template of something else.
+    pub(crate) fn check(&self, wanted: &Manifest) -> Result<(), Error> {
+        match self.facts.manifest.difference(wanted) {
+            None => Ok(()),
+            Some(why) => Err(Error::Template { id: self.id.clone(), why }),
+        }
+    }
+}
+
+impl Found {
     /// The hash of its manifest, 32 hex digits.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -84,34 +132,8 @@ impl Template {
             .sum()
     }
 
-    pub(crate) fn memory(&self) -> PathBuf {
-        self.directory.join("mem")
-    }
-
-    pub(crate) fn open_state(&self) -> Result<File, Error> {
-        let path = self.directory.join("state");
-        File::open(&path).map_err(Error::io("open the template's state", &path))
-    }
-
-    /// Refuses a template of something else.
-    pub(crate) fn check(&self, wanted: &Manifest) -> Result<(), Error> {
-        match self.facts.manifest.difference(wanted) {
-            None => Ok(()),
-            Some(why) => Err(Error::Template { id: self.id.clone(), why }),
-        }
-    }
-
-    /// Refuses a template that was removed since it was looked up.
-    pub(crate) fn check_present(&self) -> Result<(), Error> {
-        if self.directory.join("template.json").exists() {
-            Ok(())
-        } else {
-            Err(Error::Template { id: self.id.clone(), why: "it was removed".to_owned() })
-        }
-    }
-
     /// Reads the template in `directory`; `None` if there is none, or none that can be trusted.
-    fn read(directory: &Path) -> Result<Option<Template>, Error> {
+    fn read(directory: &Path) -> Result<Option<Found>, Error> {
         let path = directory.join("template.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -126,51 +148,117 @@ impl Template {
                 return Ok(None);
             }
         };
-        Ok((facts.manifest.id() == id).then(|| Template {
+        Ok((facts.manifest.id() == id).then(|| Found {
             id,
             directory: directory.to_path_buf(),
             facts: Arc::new(facts),
         }))
     }
+
+    /// Takes it into memory, and checks it on the way. Blocks while it reads.
+    ///
+    /// # Errors
+    /// [`Error::TemplateDamaged`] if its files are not what was baked.
+    fn open(self) -> Result<Template, Error> {
+        let damaged = |why: String| Error::TemplateDamaged { id: self.id.clone(), why };
+        let sealed = |file: &str, digest: &str| {
+            let sealed =
+                Sealed::of_file(&self.directory.join(file)).map_err(|error| match error {
+                    Error::Io { source, .. } if says_damaged(&source) => {
+                        damaged(format!("its file {file:?} is missing or cut short"))
+                    }
+                    error => error,
+                })?;
+            if sealed.digest == digest {
+                Ok(Arc::new(sealed))
+            } else {
+                Err(damaged(format!("its file {file:?} was changed")))
+            }
+        };
+        let memory = sealed("mem", &self.facts.memory_digest)?;
+        let state = sealed("state", &self.facts.state_digest)?;
+        Ok(Template { id: self.id, facts: self.facts, memory, state })
+    }
+}
+
+fn says_damaged(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
 }
 
 impl Host {
-    /// The template for this shape, image and bot, if there is one already.
-    ///
-    /// # Errors
-    /// When the templates cannot be read.
-    pub fn find_template(
-        &self,
-        shape: &MachineShape,
-        image: &Image,
-        prepare: &Prepare,
-    ) -> Result<Option<Template>, Error> {
-        let id = self.manifest(shape, image, prepare).id();
-        Template::read(&self.layout.templates().join(id))
+    /// The id of the template for this shape, image and bot, whether or not it was made.
+    #[must_use]
+    pub fn template_id(&self, shape: &MachineShape, image: &Image, prepare: &Prepare) -> String {
+        self.manifest(shape, image, prepare).id()
     }
 
-    /// All templates of this data directory, also those that the current QEMU, kernel or agent
-    /// can no longer clone.
+    /// All templates on the disk, also those that the current QEMU, kernel or agent can no
+    /// longer clone.
     ///
     /// # Errors
     /// When the templates cannot be read.
-    pub fn templates(&self) -> Result<Vec<Template>, Error> {
+    pub fn templates(&self) -> Result<Vec<Found>, Error> {
         let root = self.layout.templates();
         let mut templates = Vec::new();
         for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
             let path = entry.map_err(Error::io("list", &root))?.path();
             if path.is_dir() {
-                templates.extend(Template::read(&path)?);
+                templates.extend(Found::read(&path)?);
             }
         }
         templates.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(templates)
     }
 
-    /// Removes a template, unless clones of it live. Removing what is not there is success.
+    /// Whether the current QEMU, kernel, agent and processor can clone it.
+    #[must_use]
+    pub fn can_clone(&self, template: &Found) -> bool {
+        self.is_like(&template.facts.manifest)
+    }
+
+    /// How many machines of this host are clones of the template `id`.
     ///
     /// # Errors
-    /// [`Error::TemplateInUse`], or when files cannot be removed.
+    /// When the machines cannot be listed.
+    pub fn clones_of(&self, id: &str) -> Result<usize, Error> {
+        let records = RunDir::all(&self.layout)?;
+        let clones = records.iter().filter_map(RunDir::record);
+        Ok(clones.filter(|record| record.template.as_deref() == Some(id)).count())
+    }
+
+    /// The template `id` if it is on the disk: opened, and kept open from now on. One that is
+    /// damaged is removed, so that it is made again.
+    pub(crate) async fn open_template(&self, id: &str) -> Result<Option<Template>, Error> {
+        // One at a time: reading the same template twice at once would hold it twice.
+        let mut opened = self.opened.lock().await;
+        if let Some(template) = opened.get(id) {
+            return Ok(Some(template.clone()));
+        }
+        let directory = self.layout.templates().join(id);
+        let opening = tokio::task::spawn_blocking(move || match Found::read(&directory)? {
+            Some(found) => found.open().map(Some),
+            None => Ok(None),
+        });
+        match opening.await.expect("reading a template does not panic") {
+            Ok(Some(template)) => {
+                opened.insert(id.to_owned(), template.clone());
+                Ok(Some(template))
+            }
+            Ok(None) => Ok(None),
+            Err(error @ Error::TemplateDamaged { .. }) => {
+                tracing::warn!(template.id = id, error = %chain(&error), "the template is made again");
+                self.remove_files(id)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a template. Clones that live go on; its memory goes with the last of them.
+    /// Removing what is not there is success.
+    ///
+    /// # Errors
+    /// When files cannot be removed.
     pub async fn remove_template(&self, id: &str) -> Result<(), Error> {
         if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) || id.is_empty() {
             return Err(Error::Template { id: id.to_owned(), why: "it is no template id".into() });
@@ -178,44 +266,20 @@ impl Host {
         let path = self.template_lock(id);
         let lock = tokio::task::spawn_blocking(move || FileLock::exclusive(&path));
         let _lock = lock.await.expect("locking a file does not panic")?;
-        let clones = RunDir::all(&self.layout)?
-            .iter()
-            .filter_map(RunDir::record)
-            .filter(|record| record.template.as_deref() == Some(id))
-            .count();
-        if clones > 0 {
-            return Err(Error::TemplateInUse { id: id.to_owned(), count: clones });
-        }
+        self.opened.lock().await.remove(id);
+        self.remove_files(id)
+    }
+
+    fn remove_files(&self, id: &str) -> Result<(), Error> {
         let directory = self.layout.templates().join(id);
         // Out of sight in one step, so that nobody meets half a template.
         let removed = self.layout.templates().join(format!(".removed-{id}"));
+        let _ = fs::remove_dir_all(&removed);
         match fs::rename(&directory, &removed) {
             Ok(()) => fs::remove_dir_all(&removed).map_err(Error::io("remove", &removed)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::io("remove", &directory)(error)),
         }
-    }
-
-    /// Removes the templates that this host can no longer clone, as QEMU, the kernel, the agent
-    /// or the processor changed since, unless clones of them still live. Returns their ids.
-    ///
-    /// Not done by itself: during an upgrade, an older dispatcher may still use them.
-    ///
-    /// # Errors
-    /// When the templates cannot be read or removed.
-    pub async fn remove_stale_templates(&self) -> Result<Vec<String>, Error> {
-        let mut removed = Vec::new();
-        for template in self.templates()? {
-            if self.can_clone(&template.facts.manifest) {
-                continue;
-            }
-            match self.remove_template(&template.id).await {
-                Ok(()) => removed.push(template.id),
-                Err(Error::TemplateInUse { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(removed)
     }
 
     /// The lock on everything about the template `id`.

@@ -19,8 +19,10 @@ pub const QMP_FD: i32 = 3;
 pub const AGENT_FD: i32 = 4;
 /// See [`QMP_FD`].
 pub const CONSOLE_FD: i32 = 5;
-/// See [`QMP_FD`]; only for clones.
+/// See [`QMP_FD`]; only for clones: the state of the devices.
 pub const STATE_FD: i32 = 6;
+/// See [`QMP_FD`]; only for clones: the template's memory, sealed against writing.
+pub const MEMORY_FD: i32 = 7;
 
 /// What is behind the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +31,9 @@ pub enum Memory {
     Fresh,
     /// A file that takes every write: the memory of a template in the making.
     Shared(PathBuf),
-    /// A template's file, copied page by page when written. The state of the devices comes in
-    /// through [`STATE_FD`].
-    CopyOnWrite(PathBuf),
+    /// A template's memory behind [`MEMORY_FD`], copied page by page when written. The state of
+    /// the devices comes in through [`STATE_FD`].
+    CopyOnWrite,
 }
 
 /// All that decides about a command line.
@@ -108,7 +110,7 @@ impl Invocation {
         line.add("-kernel", self.kernel.to_string_lossy());
         line.add("-initrd", self.initramfs.to_string_lossy());
         line.add("-append", self.append.clone());
-        if matches!(self.memory, Memory::CopyOnWrite(_)) {
+        if self.memory == Memory::CopyOnWrite {
             // Nothing comes in before the monitor has said how (see `start::restore`).
             line.add("-incoming", "defer");
         }
@@ -137,7 +139,9 @@ impl Invocation {
         }
     }
 
-    fn processors(&self) -> u8 {
+    /// Virtual processors that the machine gets.
+    #[must_use]
+    pub fn processors(&self) -> u8 {
         match self.accelerator {
             Accelerator::Kvm => self.shape.vcpus,
             Accelerator::Tcg => 1,
@@ -149,7 +153,9 @@ impl Invocation {
         match &self.memory {
             Memory::Fresh => format!("memory-backend-ram,id=mem,size={size}M"),
             Memory::Shared(path) => file_backend(size, path, "on"),
-            Memory::CopyOnWrite(path) => file_backend(size, path, "off"),
+            Memory::CopyOnWrite => {
+                file_backend(size, Path::new(&format!("/proc/self/fd/{MEMORY_FD}")), "off")
+            }
         }
     }
 }
@@ -271,11 +277,11 @@ mod tests {
     #[test]
     fn a_clone_differs_from_its_template_in_memory_and_incoming_only() {
         let template = Invocation { memory: Memory::Shared("/t/mem".into()), ..sample() };
-        let clone = Invocation { memory: Memory::CopyOnWrite("/t/mem".into()), ..sample() };
+        let clone = Invocation { memory: Memory::CopyOnWrite, ..sample() };
         let line = clone.arguments();
         assert_eq!(
             value(&line, "-object"),
-            ["memory-backend-file,id=mem,size=256M,mem-path=/t/mem,share=off"]
+            ["memory-backend-file,id=mem,size=256M,mem-path=/proc/self/fd/7,share=off"]
         );
         assert_eq!(value(&line, "-incoming"), ["defer"]);
         assert_eq!(template.fingerprint(), clone.fingerprint());

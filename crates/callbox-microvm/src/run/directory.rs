@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::process::{self, Identity};
+use crate::cage::{Cage, Cell};
 use crate::config::Accelerator;
 use crate::error::Error;
 use crate::layout::Layout;
@@ -30,6 +31,9 @@ pub struct Record {
     pub template: Option<String>,
     /// When its directory was made, milliseconds since the epoch.
     pub created_ms: u64,
+    /// Its part of the cage: drawn, and written here, before anything of it is made.
+    #[serde(default)]
+    pub cell: Cell,
     /// Its QEMU, once started.
     pub process: Option<Identity>,
 }
@@ -44,15 +48,22 @@ pub enum Kind {
     Bake,
     /// To find out about KVM.
     Probe,
+    /// To be given to a session later.
+    Reserve,
 }
 
 impl Record {
     /// The record of a machine that is made now.
     #[must_use]
-    pub fn new(kind: Kind, accelerator: Accelerator, template: Option<String>) -> Record {
+    pub fn new(
+        kind: Kind,
+        accelerator: Accelerator,
+        template: Option<String>,
+        cell: Cell,
+    ) -> Record {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let created_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        Record { kind, accelerator, template, created_ms, process: None }
+        Record { kind, accelerator, template, created_ms, cell, process: None }
     }
 }
 
@@ -154,6 +165,26 @@ impl RunDir {
         })
     }
 
+    /// Gives the machine another name in one step: whoever comes second finds it gone.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it is gone, [`Error::Exists`] if the name is taken.
+    pub fn rename(&self, layout: &Layout, name: &str) -> Result<RunDir, Error> {
+        let renamed = RunDir::at(layout, name);
+        if renamed.gone(layout).exists() {
+            return Err(Error::Exists(name.to_owned()));
+        }
+        // A directory of that name cannot be replaced, as it is never empty.
+        fs::rename(&self.path, &renamed.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NotFound(self.name.clone()),
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+                Error::Exists(name.to_owned())
+            }
+            _ => Error::io("rename", &self.path)(error),
+        })?;
+        Ok(renamed)
+    }
+
     /// Kills the machine's process, if any, and removes the directory. Idempotent.
     ///
     /// # Errors
@@ -184,7 +215,8 @@ async fn end_and_remove(directory: &RunDir, gone: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let retired = RunDir { name: directory.name.clone(), path: gone.to_path_buf() };
-    let recorded = retired.record().and_then(|record| record.process);
+    let record = retired.record();
+    let recorded = record.as_ref().and_then(|record| record.process.clone());
     // Without a recorded pid there may still be a process: we may have died right after making
     // it. Its mark is the name the directory had then.
     let processes = match recorded {
@@ -193,6 +225,9 @@ async fn end_and_remove(directory: &RunDir, gone: &Path) -> Result<(), Error> {
     };
     for process in processes {
         end(&process).await.map_err(Error::io("end the process of", &directory.path))?;
+    }
+    if let Some(record) = &record {
+        Cage::clear(&record.cell).await?;
     }
     fs::remove_dir_all(gone).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
@@ -221,7 +256,7 @@ mod tests {
     }
 
     fn record() -> Record {
-        Record::new(Kind::Machine, Accelerator::Tcg, None)
+        Record::new(Kind::Machine, Accelerator::Tcg, None, Cell::default())
     }
 
     fn sleeper(argument: &str) -> (Child, Identity) {

@@ -13,7 +13,7 @@
 //! Dropping a `Vm` kills its QEMU, so that a start that is given up leaves no process, unless it
 //! was released ([`Vm::release`]); from then on the machine ends by [`super::RunDir::destroy`].
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -22,16 +22,17 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, Resource, Rlimit};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::pidfd::Alive;
 use super::process::Identity;
 use super::{Record, RunDir, Tail};
+use crate::cage::{Bounds, Cage};
 use crate::error::Error;
-use crate::qemu::Invocation;
-use crate::qemu::command::{AGENT_FD, CONSOLE_FD, QMP_FD, STATE_FD};
+use crate::qemu::command::{AGENT_FD, CONSOLE_FD, MEMORY_FD, QMP_FD, STATE_FD};
+use crate::qemu::{Invocation, Memory, Qemu};
+use crate::template::Template;
 
 /// How much of what was said goes into an error, in bytes.
 const SAID: usize = 600;
@@ -51,29 +52,40 @@ struct Said {
     stderr: Tail,
 }
 
-impl Vm {
-    /// Starts QEMU for `directory` and writes its process into the record. `state` is the
-    /// template's device state, for clones. Returns as soon as the process exists.
+/// All that starting a QEMU needs.
+pub(crate) struct Launch<'a> {
+    pub qemu: &'a Qemu,
+    pub cage: &'a Cage,
+    pub directory: &'a RunDir,
+    pub invocation: &'a Invocation,
+    /// What it is a clone of.
+    pub template: Option<&'a Template>,
+    /// The record as it was written when the directory was made.
+    pub record: &'a Record,
+}
+
+/// What QEMU needs beside its guest's memory and its translation cache, in bytes: its own code
+/// and heap, buffers of devices, tables. Measured at 30 to 60 MiB.
+const OWN_MEMORY: u64 = 128 << 20;
+
+impl Launch<'_> {
+    /// Starts QEMU and writes its process into the record. Returns as soon as the process exists.
     ///
     /// # Errors
-    /// When sockets or the process cannot be made, or [`Error::Destroyed`] if the directory went
-    /// away meanwhile; then there is no process left.
-    pub async fn spawn(
-        directory: &RunDir,
-        program: &Path,
-        invocation: &Invocation,
-        state: Option<File>,
-        mut record: Record,
-    ) -> Result<Vm, Error> {
+    /// When cage, sockets or the process cannot be made, or [`Error::Destroyed`] if the directory
+    /// went away meanwhile; then there is no process left.
+    pub async fn spawn(&self) -> Result<Vm, Error> {
+        let directory = self.directory;
         let mut descriptors = vec![
             listen(&directory.qmp_socket(), QMP_FD)?,
             listen(&directory.agent_socket(), AGENT_FD)?,
             listen(&directory.console_socket(), CONSOLE_FD)?,
         ];
-        descriptors
-            .extend(state.map(|file| FdMapping { parent_fd: file.into(), child_fd: STATE_FD }));
+        if let Some(template) = self.template {
+            descriptors.extend(inherited(template)?);
+        }
         let console = connect(&directory.console_socket()).await?;
-        let mut child = start(program, invocation, descriptors)?;
+        let mut child = self.start(descriptors)?;
         let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
         let said = Said { console: Tail::follow(console), stderr: Tail::follow(stderr) };
         let (identity, alive) = match identify(&child) {
@@ -85,8 +97,8 @@ impl Vm {
                 return Err(Error::Ended { stage: "start", said: said.last().await });
             }
         };
-        restrain(&identity);
-        record.process = Some(identity);
+        expose_to_oom(&identity);
+        let record = Record { process: Some(identity), ..self.record.clone() };
         if let Err(error) = directory.write(&record) {
             let _ = child.kill().await;
             return Err(error);
@@ -95,6 +107,58 @@ impl Vm {
         Ok(Vm { alive, said, directory: directory.clone(), released: false })
     }
 
+    fn start(&self, descriptors: Vec<FdMapping>) -> Result<Child, Error> {
+        let (cage, cell) = (self.cage, &self.record.cell);
+        cage.build(cell, self.bounds())?;
+        let (invocation, bound) = cage.place(self.invocation);
+        let mut command = Command::new(cage.program(self.qemu));
+        command
+            .arg0("qemu-system-x86_64")
+            .args(invocation.arguments())
+            // Nothing of the dispatcher's environment, where secrets are, belongs into QEMU.
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Its own group: Ctrl-C at the dispatcher's terminal is not for the machines.
+            .process_group(0)
+            .kill_on_drop(false);
+        // Before the descriptors: they are moved over numbers that the way in may use.
+        let mishap = cage.enter(&mut command, cell, bound)?;
+        command.fd_mappings(descriptors).expect("every descriptor has a number of its own");
+        command.spawn().map_err(|error| mishap.explain(error))
+    }
+
+    fn bounds(&self) -> Bounds {
+        let Invocation { shape, tb_size_mib, .. } = self.invocation;
+        let guest = u64::from(shape.memory_mib) + u64::from(*tb_size_mib);
+        // Half a processor more than it has, for QEMU's own thread.
+        let cpu_milli = u64::from(self.invocation.processors()) * 1000 + 500;
+        Bounds { memory_bytes: (guest << 20) + OWN_MEMORY, cpu_milli }
+    }
+
+    /// The file `name` beside the memory of a template in the making: for us, and for QEMU.
+    pub fn beside_memory(&self, name: &str) -> Option<(PathBuf, PathBuf)> {
+        let place = |invocation: &Invocation| match &invocation.memory {
+            Memory::Shared(memory) => Some(memory.with_file_name(name)),
+            Memory::Fresh | Memory::CopyOnWrite => None,
+        };
+        Some((place(self.invocation)?, place(&self.cage.place(self.invocation).0)?))
+    }
+}
+
+/// A template's memory and state, for a clone.
+fn inherited(template: &Template) -> Result<[FdMapping; 2], Error> {
+    let of = |sealed: &crate::template::Sealed, child_fd| {
+        let parent_fd = sealed.descriptor();
+        let parent_fd = parent_fd.map_err(Error::io("open", Path::new("a template's memory")))?;
+        Ok::<_, Error>(FdMapping { parent_fd, child_fd })
+    };
+    Ok([of(&template.state, STATE_FD)?, of(&template.memory, MEMORY_FD)?])
+}
+
+impl Vm {
     /// The machine is complete: its QEMU lives on without us.
     pub fn release(mut self) {
         self.released = true;
@@ -240,27 +304,6 @@ fn listen(path: &PathBuf, child_fd: i32) -> Result<FdMapping, Error> {
     Ok(FdMapping { parent_fd, child_fd })
 }
 
-fn start(
-    program: &Path,
-    invocation: &Invocation,
-    descriptors: Vec<FdMapping>,
-) -> Result<Child, Error> {
-    let mut command = Command::new(program);
-    command
-        .args(invocation.arguments())
-        // Nothing of the dispatcher's environment, where secrets are, belongs into QEMU.
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        // Its own group: Ctrl-C at the dispatcher's terminal is not for the machines.
-        .process_group(0)
-        .kill_on_drop(false);
-    command.fd_mappings(descriptors).expect("the four descriptors have four numbers");
-    command.spawn().map_err(Error::tool(&program.display().to_string()))
-}
-
 fn identify(child: &Child) -> io::Result<(Identity, Alive)> {
     let ended = || io::Error::from(io::ErrorKind::NotFound);
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(ended)?;
@@ -269,16 +312,12 @@ fn identify(child: &Child) -> io::Result<(Identity, Alive)> {
     Ok((identity, alive))
 }
 
-/// What can only be set from outside, once the process exists. Best effort: where it fails, the
-/// machine runs as well.
-fn restrain(identity: &Identity) {
-    // No core dumps: what a session said is in there.
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let no_core = rustix::process::prlimit(Pid::from_raw(identity.pid), Resource::Core, none);
-    // When the host runs out of memory, one machine ends, not the dispatcher of all.
-    let first = fs::write(format!("/proc/{}/oom_score_adj", identity.pid), "500");
-    if let Some(error) = no_core.err().map(io::Error::from).or(first.err()) {
-        tracing::debug!(%error, "a machine's process is not restrained as it should be");
+/// When the host runs out of memory all the same, one machine ends, not the dispatcher of all.
+/// Best effort: where it fails, the machine runs as well.
+fn expose_to_oom(identity: &Identity) {
+    let path = format!("/proc/{}/oom_score_adj", identity.pid);
+    if let Err(error) = fs::write(path, "500") {
+        tracing::debug!(%error, "a machine's process is not first in line when memory ends");
     }
 }
 

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Facts, Manifest, Template};
+use super::{Facts, Manifest, Sealed, Template};
 use crate::boot::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_error};
+use crate::cage::Cage;
 use crate::config::{MachineShape, Progress};
 use crate::error::Error;
 use crate::host::Host;
@@ -19,8 +20,8 @@ use crate::image::Image;
 use crate::lock::FileLock;
 use crate::qemu::Memory;
 use crate::qmp::{Qmp, QmpError};
-use crate::run::vm::connect;
-use crate::run::{Kind, Record, RunDir, Vm};
+use crate::run::vm::{Launch, connect};
+use crate::run::{Kind, RunDir, Vm};
 
 /// How long the agent may take to freeze and to close its connection, each.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,23 +50,22 @@ impl Host {
         shape.check()?;
         let manifest = self.manifest(shape, image, prepare);
         let id = manifest.id();
-        let directory = self.layout.templates().join(&id);
-        if let Some(template) = Template::read(&directory)? {
+        if let Some(template) = self.open_template(&id).await? {
             return Ok(template);
         }
         progress.stage("waiting for others who make this template");
         let path = self.template_lock(&id);
         let lock = tokio::task::spawn_blocking(move || FileLock::exclusive(&path));
         let _lock = lock.await.expect("locking a file does not panic")?;
-        if let Some(template) = Template::read(&directory)? {
+        if let Some(template) = self.open_template(&id).await? {
             return Ok(template);
         }
         let bake = Bake { host: self, manifest, shape, image, progress };
         self.clear_bake(&id).await?;
-        let outcome = bake.run(&directory).await;
+        let outcome = bake.run(&self.layout.templates().join(&id)).await;
         self.clear_bake(&id).await?;
         outcome?;
-        let fresh = Template::read(&directory)?;
+        let fresh = self.open_template(&id).await?;
         fresh.ok_or_else(|| Error::Template { id, why: "it vanished after it was made".into() })
     }
 
@@ -121,14 +121,20 @@ impl Bake<'_> {
         // The staging directory first: it is what tells of a dead bake.
         let staging = host.layout.templates().join(format!("{BAKING}{id}"));
         fs::create_dir(&staging).map_err(Error::io("create", &staging))?;
-        let record = Record::new(Kind::Bake, host.accelerator(), None);
-        let run = RunDir::create(&host.layout, &run_name(&id), &record)?;
+        let (run, record) = host.make_directory(&run_name(&id), Kind::Bake, None)?;
+        Cage::give(&record.cell, &staging)?;
         let memory = Memory::Shared(staging.join("mem"));
         let invocation = host.invocation(&run, self.shape, memory, Some(&self.image.rootfs));
         let mut watch = StopWatch::new();
 
         self.progress.stage("booting");
-        let boot = Boot { host, directory: &run, record: &record, invocation: &invocation };
+        let boot = Boot {
+            host,
+            directory: &run,
+            record: &record,
+            invocation: &invocation,
+            template: None,
+        };
         let (vm, link) = boot.cold(&mut watch).await?;
         self.progress.stage("preparing the bot");
         prepare_bot(&vm, &link, &self.manifest.prepare).await?;
@@ -138,21 +144,30 @@ impl Bake<'_> {
         let listening = agent_listens(&vm).await?;
         watch.mark("freeze");
         self.progress.stage("saving");
-        save(&vm, &staging).await?;
+        save(&vm, &boot.launch()).await?;
         drop(listening);
         watch.mark("save");
-        self.finish(frozen, watch, &staging)?;
+        take_back(&staging)?;
+        self.finish(frozen, watch, &staging).await?;
         fs::rename(&staging, directory).map_err(Error::io("create", directory))?;
         sync(&host.layout.templates())
     }
 
     /// Writes the facts, and everything to the disk: after a power failure there is a whole
     /// template or none.
-    fn finish(&self, frozen: Frozen, watch: StopWatch, staging: &Path) -> Result<(), Error> {
+    async fn finish(&self, frozen: Frozen, watch: StopWatch, staging: &Path) -> Result<(), Error> {
+        let digest = |file: &str| {
+            let path = staging.join(file);
+            let reading = tokio::task::spawn_blocking(move || Sealed::of_file(&path));
+            async { reading.await.expect("reading a file does not panic").map(|read| read.digest) }
+        };
+        let (memory_digest, state_digest) = (digest("mem").await?, digest("state").await?);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let facts = Facts {
             manifest: self.manifest.clone(),
             baked_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            memory_digest,
+            state_digest,
             listening: frozen.listening,
             stages: watch.stages.iter().map(|(name, took)| ((*name).to_owned(), *took)).collect(),
         };
@@ -219,10 +234,11 @@ async fn hear(stream: &mut UnixStream, wanted: &[u8], heard: &mut Vec<u8>) -> st
 ///
 /// Through a socket, because QEMU's own ways to a file either start a program, which its cage
 /// forbids, or do not exist before version 8.2.
-async fn save(vm: &Vm, staging: &Path) -> Result<(), Error> {
-    let socket = vm.directory().path().join("state.sock");
+async fn save(vm: &Vm, launch: &Launch<'_>) -> Result<(), Error> {
+    let (socket, for_qemu) = launch.beside_memory("s").expect("a bake's memory is a file");
     let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
-    let state = staging.join("state");
+    Cage::give(&launch.record.cell, &socket)?;
+    let state = socket.with_file_name("state");
     let receive = async {
         let (mut from, _) = listener.accept().await.map_err(Error::io("accept on", &socket))?;
         let mut to = tokio::fs::File::create(&state).await.map_err(Error::io("create", &state))?;
@@ -232,7 +248,7 @@ async fn save(vm: &Vm, staging: &Path) -> Result<(), Error> {
     let command = async {
         let qmp = Qmp::connect(&vm.directory().qmp_socket()).await;
         let mut qmp = qmp.map_err(qmp_error("connect to save the machine's state"))?;
-        migrate(&mut qmp, &socket).await.map_err(qmp_error("save the machine's state"))??;
+        migrate(&mut qmp, &for_qemu).await.map_err(qmp_error("save the machine's state"))??;
         Ok(qmp)
     };
     let both = async { tokio::try_join!(receive, command) };
@@ -261,6 +277,23 @@ async fn migrate(qmp: &mut Qmp, socket: &Path) -> Result<Result<(), Error>, QmpE
         return Ok(Err(Error::Save(why)));
     }
     Ok(Ok(()))
+}
+
+/// What the machine wrote is ours from now on, and nothing else is kept.
+fn take_back(staging: &Path) -> Result<(), Error> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    for entry in fs::read_dir(staging).map_err(Error::io("list", staging))?.flatten() {
+        let path = entry.path();
+        match entry.file_name().to_str() {
+            Some("mem" | "state") => {
+                std::os::unix::fs::chown(&path, Some(uid.as_raw()), Some(gid.as_raw()))
+                    .map_err(Error::io("take back", &path))?;
+            }
+            _ => fs::remove_file(&path).map_err(Error::io("remove", &path))?,
+        }
+    }
+    std::os::unix::fs::chown(staging, Some(uid.as_raw()), Some(gid.as_raw()))
+        .map_err(Error::io("take back", staging))
 }
 
 fn sync(path: &Path) -> Result<(), Error> {

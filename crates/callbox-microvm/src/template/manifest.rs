@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Raised when templates made by older code must not be cloned by this one.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The identity of a template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
