@@ -38,6 +38,24 @@ pub(crate) struct Boot<'a> {
 }
 
 impl Boot<'_> {
+    /// Brings the machine up to its first acknowledged wake, from its template or from nothing.
+    pub async fn up(
+        &self,
+        bot: &Prepare,
+        name: &str,
+        watch: &mut StopWatch,
+    ) -> Result<(Vm, Link), Error> {
+        if self.template.is_some() {
+            return self.clone(name, watch).await;
+        }
+        let (vm, link) = self.cold(watch).await?;
+        prepare(&vm, &link, bot).await?;
+        watch.mark("prepare");
+        wake(&vm, &link, name, &self.host.config).await?;
+        watch.mark("wake");
+        Ok((vm, link))
+    }
+
     /// Boots until the agent answers, twice if need be.
     pub async fn cold(&self, watch: &mut StopWatch) -> Result<(Vm, Link), Error> {
         let mut first = true;
@@ -60,7 +78,7 @@ impl Boot<'_> {
     }
 
     /// Restores the template and wakes the clone, twice if need be.
-    pub async fn clone(&self, name: &str, watch: &mut StopWatch) -> Result<(Vm, Link), Error> {
+    async fn clone(&self, name: &str, watch: &mut StopWatch) -> Result<(Vm, Link), Error> {
         let mut first = true;
         loop {
             match self.clone_once(name, watch).await {

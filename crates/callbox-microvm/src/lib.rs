@@ -5,6 +5,8 @@
 //!  kernel, agent ────┼─► cold start ── prepare ── wake ─────────────────────────► Started
 //!  shape, Prepare ───┘        │                                                      ▲
 //!                             └─ bake: prepare, freeze, save ─► Template ─ clone ─ wake
+//!                                                                            │      │ claim, wake
+//!                                                                            └─ park ─► Parked
 //! ```
 //!
 //! [`Host`] is the door: it is opened once per data directory and process. A machine is a QEMU
@@ -27,6 +29,7 @@ mod lock;
 mod probe;
 mod qemu;
 mod qmp;
+mod reserve;
 mod run;
 mod start;
 pub mod template;
@@ -37,5 +40,6 @@ pub use config::{
 pub use error::{Error, chain};
 pub use host::{Host, Running};
 pub use layout::check_name;
+pub use reserve::Parked;
 pub use start::{From, Start, Started};
 pub use template::Template;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use callbox_link::Link;
 use callbox_protocol::agent::Prepare;
 
-use crate::boot::{Boot, StopWatch, prepare, wake};
+use crate::boot::{Boot, StopWatch};
 use crate::config::{Accelerator, MachineShape};
 use crate::error::{Error, chain};
 use crate::host::Host;
@@ -112,24 +112,14 @@ impl Host {
         let invocation =
             self.invocation(directory, &start.shape, memory, Some(&start.image.rootfs));
         let boot = Boot { host: self, directory, record, invocation: &invocation, template };
-        let (vm, link) = match template {
-            Some(_) => boot.clone(&start.name, &mut watch).await?,
-            None => {
-                let (vm, link) = boot.cold(&mut watch).await?;
-                prepare(&vm, &link, &start.prepare).await?;
-                watch.mark("prepare");
-                wake(&vm, &link, &start.name, &self.config).await?;
-                watch.mark("wake");
-                (vm, link)
-            }
-        };
+        let (vm, link) = boot.up(&start.prepare, &start.name, &mut watch).await?;
         vm.release();
         Ok(Started { link, accelerator: self.accelerator(), stages: watch.stages })
     }
 }
 
 impl Start {
-    fn template(&self) -> Option<&Template> {
+    pub(crate) fn template(&self) -> Option<&Template> {
         match &self.from {
             From::Cold => None,
             From::Clone(template) => Some(template),

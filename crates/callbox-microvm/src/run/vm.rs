@@ -207,6 +207,11 @@ impl Vm {
         })
     }
 
+    /// Resolves when QEMU is gone, however it ended.
+    pub async fn gone(&self) {
+        self.alive.ended().await;
+    }
+
     /// Kills QEMU and waits until it is gone, but leaves the directory for another try.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cage;
+mod reserve;
 mod support;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,10 @@ async fn steps(host: Arc<Host>, config: HostConfig, image: Image) {
     two_clones_are_different_machines(&host, &image, &template).await;
     step("qemu is caged");
     cage::qemu_is_caged(&host, &image, &template).await;
+    step("a parked machine is claimed once");
+    reserve::a_parked_machine_is_claimed_once(&host, &image, &template).await;
+    step("parked machines of a dead dispatcher are cleared");
+    reserve::those_of_the_dead_are_cleared(&host, config.clone(), &image, &template).await;
     step("a machine outlives its dispatcher");
     a_machine_outlives_its_dispatcher(&host, config.clone(), &image, &template).await;
     step("the death of qemu is noticed");
