@@ -29,6 +29,7 @@ mod qmp;
 mod run;
 mod start;
 pub mod template;
+mod usage;
 
 pub use config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape, Network, Progress};
 pub use error::{Error, chain};
@@ -36,3 +37,4 @@ pub use host::{Host, Running};
 pub use layout::check_name;
 pub use start::{From, Start, Started};
 pub use template::Template;
+pub use usage::Usage;
