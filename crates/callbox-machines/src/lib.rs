@@ -9,7 +9,7 @@ mod budget;
 mod fake;
 pub mod local;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts, Usage};
@@ -22,7 +22,7 @@ pub use fake::{FakeProvider, Script};
 pub use local::Local;
 
 /// What a provider must know of a bot to run its machines. Nothing in it belongs to a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BotMachine {
     /// The bot's name in the configuration.
     pub bot: String,
@@ -38,8 +38,29 @@ pub struct BotMachine {
     pub network: Network,
     /// Whether machines are clones of a template or boot from nothing.
     pub start: StartFrom,
+    /// How many machines wait for sessions to come.
+    pub reserve: ReserveSize,
     /// How the bot is run; what is absent comes from the image.
     pub run: BotRun,
+}
+
+/// How many machines a bot's reserve holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReserveSize {
+    /// Never less, as far as there is room.
+    pub min: usize,
+    /// Never more; 0 for no reserve.
+    pub max: usize,
+    /// Part of the sessions that shall find a machine ready, between 0 and 1.
+    pub target_hit_ratio: f64,
+    /// A machine that has waited so long is made anew.
+    pub max_age: Duration,
+}
+
+impl ReserveSize {
+    /// No reserve.
+    pub const NONE: ReserveSize =
+        ReserveSize { min: 0, max: 0, target_hit_ratio: 0.0, max_age: Duration::MAX };
 }
 
 /// How the bot is run in its machine.
@@ -180,6 +201,18 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// As [`Provider::ensure`].
     async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault>;
+
+    /// Keeps the reserves of these bots filled, until the future is dropped; called once, after
+    /// [`Provider::prepare`]. Never needed for `ensure` to work.
+    async fn tend(&self, _bots: &[Arc<BotMachine>]) {
+        std::future::pending().await
+    }
+
+    /// What is not enforced around the machines, in words for people; empty where nothing is
+    /// missing.
+    fn not_enforced(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Removes what [`Provider::prepare`] made for bots that are no more, or are not what they
     /// were, once it is old; what still is in use stays.

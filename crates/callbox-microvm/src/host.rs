@@ -145,6 +145,26 @@ impl Host {
             .collect())
     }
 
+    /// The names of all machines; quicker than [`Host::list`].
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn names(&self) -> Result<Vec<String>, Error> {
+        let directories = RunDir::all(&self.layout)?;
+        let names = directories.iter().map(|found| found.name().to_owned());
+        Ok(names.filter(|name| check_name(name).is_ok()).collect())
+    }
+
+    /// The machine of this name, whatever its state.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if no machine can be called so.
+    pub fn find(&self, name: &str) -> Result<Option<Running>, Error> {
+        check_name(name)?;
+        let directory = RunDir::at(&self.layout, name);
+        Ok(directory.path().exists().then(|| running(&directory)))
+    }
+
     /// Opens a new connection to a running machine: after a restart of the dispatcher. The agent
     /// serves one connection at a time; another one that still lives keeps this one waiting.
     ///

@@ -207,11 +207,6 @@ impl Vm {
         })
     }
 
-    /// Resolves when QEMU is gone, however it ended.
-    pub async fn gone(&self) {
-        self.alive.ended().await;
-    }
-
     /// Kills QEMU and waits until it is gone, but leaves the directory for another try.
     ///
     /// # Errors

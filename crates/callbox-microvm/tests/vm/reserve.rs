@@ -3,6 +3,7 @@
 use callbox_microvm::{Error, From, Host, HostConfig, Template, image::Image};
 use callbox_protocol::agent::Phase;
 
+use super::support::soon;
 use super::{entries, processes_of, serve, what};
 
 pub async fn a_parked_machine_is_claimed_once(host: &Host, image: &Image, template: &Template) {
@@ -53,7 +54,12 @@ pub async fn those_of_the_dead_are_cleared(
     let next = Host::open(config).await.unwrap();
     assert_eq!(next.clear_reserves().await.unwrap(), 1);
     assert_eq!((processes_of(&run), entries(&run)), (Vec::new(), Vec::new()));
-    parked.lost().await;
+    let lost = async {
+        while !parked.is_lost() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("its loss to be seen", lost).await;
     let gone = host.claim(parked, "late").await;
     assert!(matches!(gone, Err(Error::NotFound(_))), "{gone:?}");
 }

@@ -12,7 +12,7 @@ mod sources;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use callbox_core::Limits;
-use callbox_machines::{BotMachine, BotRun, Network, StartFrom};
+use callbox_machines::{BotMachine, BotRun, Network, ReserveSize, StartFrom};
 use raw::{Raw, RawBot};
 use secret::SecretSource;
 
@@ -211,6 +211,9 @@ impl Bot {
             ending: seconds("timeouts.ending_s", raw.timeouts.ending_s)?,
         };
         let contract = contract::contract(&raw, key)?;
+        let reserve = reserve(&raw.reserve, |field, problem| {
+            wrong(key(&format!("reserve.{field}")), problem)
+        })?;
         let machine = BotMachine {
             bot: name.to_owned(),
             image: raw.image,
@@ -225,6 +228,7 @@ impl Bot {
                 raw::RawStart::Clone => StartFrom::Clone,
                 raw::RawStart::Cold => StartFrom::Cold,
             },
+            reserve,
             run: BotRun {
                 contract,
                 argv: raw.argv,
@@ -246,6 +250,24 @@ impl Bot {
             limits,
         })
     }
+}
+
+fn reserve(
+    raw: &raw::RawReserve,
+    wrong: impl Fn(&str, String) -> ConfigError,
+) -> Result<ReserveSize, ConfigError> {
+    let raw::RawReserve { min, max, target_hit_ratio, max_age_s } = *raw;
+    if min > max {
+        return Err(wrong("min", format!("{min} is more than reserve.max, which is {max}")));
+    }
+    if !(0.0..1.0).contains(&target_hit_ratio) {
+        let problem = format!("{target_hit_ratio} is not at least 0 and less than 1");
+        return Err(wrong("target_hit_ratio", problem));
+    }
+    let max_age = Duration::try_from_secs_f64(max_age_s).ok().filter(|age| !age.is_zero());
+    let max_age = max_age
+        .ok_or_else(|| wrong("max_age_s", format!("{max_age_s} is no number of seconds above 0")))?;
+    Ok(ReserveSize { min, max, target_hit_ratio, max_age })
 }
 
 fn public_url(text: &str) -> Result<Option<String>, ConfigError> {

@@ -95,7 +95,17 @@ pub(super) struct RawBot {
     pub network: RawNetwork,
     pub max_sessions: u32,
     pub stop_grace_s: f64,
+    pub reserve: RawReserve,
     pub timeouts: RawTimeouts,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReserve {
+    pub min: usize,
+    pub max: usize,
+    pub target_hit_ratio: f64,
+    pub max_age_s: f64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

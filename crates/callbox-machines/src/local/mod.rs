@@ -1,16 +1,17 @@
 //! Machines on this host: microVMs of `callbox-microvm`.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
-use callbox_core::{Fault, FaultKind, MachineFacts, StartStage, Usage};
-use callbox_link::{Link, LinkError};
+use callbox_core::{Fault, MachineFacts, StartStage, Usage};
+use callbox_link::Link;
 use callbox_microvm::{
-    Accelerator, Error, From as Origin, Host, MachineShape, Start, chain,
-    image::{Image, ImageError, ImageStore},
+    From as Origin, Host, MachineShape, Start, chain,
+    image::{Image, ImageStore},
     template::Found,
 };
 use callbox_protocol::agent::Prepare;
@@ -22,11 +23,17 @@ pub use callbox_microvm::{
     image,
 };
 
-use crate::budget::OVERHEAD_MIB;
+mod fault;
+mod reserve;
+mod room;
+mod sizing;
+
 use crate::{
     Admission, BotMachine, Budget, BudgetConfig, Claim, Cost, ImageRun, MachineSpec, Network,
-    Progress, Provider, StartFault, StartFrom, Started,
+    Progress, Provider, ReserveLevel, StartFault, StartFrom, Started,
 };
+use fault::{fault, image_fault, start_fault};
+use reserve::{Maker, Reserves};
 
 /// The provider `local`.
 #[derive(Debug)]
@@ -34,6 +41,9 @@ pub struct Local {
     host: Host,
     images: Arc<ImageStore>,
     budget: Budget,
+    reserves: Reserves,
+    /// What the machines that were asked for here take, by name.
+    costs: Mutex<BTreeMap<String, Cost>>,
 }
 
 impl Local {
@@ -47,7 +57,13 @@ impl Local {
         let images = tokio::task::spawn_blocking(move || ImageStore::open(&data_dir));
         let images = images.await.expect("opening a directory does not panic");
         let budget = Budget::of_host(&BudgetConfig::default());
-        Ok(Local { host, images: Arc::new(images.map_err(image_fault)?), budget })
+        Ok(Local {
+            host,
+            images: Arc::new(images.map_err(image_fault)?),
+            budget,
+            reserves: Reserves::new(),
+            costs: Mutex::default(),
+        })
     }
 
     /// With what the operator says about the host.
@@ -61,16 +77,6 @@ impl Local {
         &self.budget
     }
 
-    /// What a machine of this bot takes, at its worst.
-    fn cost(&self, bot: &BotMachine) -> Cost {
-        // Under software emulation a machine has one processor, and a cache of translated code.
-        let (cpus, cache) = match self.host.accelerator() {
-            Accelerator::Kvm => (u64::from(bot.vcpus), 0),
-            Accelerator::Tcg => (1, u64::from(self.host.translation_cache_mib())),
-        };
-        Cost { memory_mib: u64::from(bot.memory_mib) + cache + OVERHEAD_MIB, cpus }
-    }
-
     /// The host itself, for those who look after its templates.
     pub fn host(&self) -> &Host {
         &self.host
@@ -78,7 +84,17 @@ impl Local {
 
     /// What `bot` is on this host: its image, the shape of its machines, the words for the agent.
     async fn resolve(&self, bot: &BotMachine) -> Result<(Image, MachineShape, Prepare), Fault> {
-        let BotMachine { bot: _, image, memory_mib, vcpus, disk_mib, network, start: _, run } = bot;
+        let BotMachine {
+            bot: _,
+            image,
+            memory_mib,
+            vcpus,
+            disk_mib,
+            network,
+            start: _,
+            reserve: _,
+            run,
+        } = bot;
         let (images, name) = (Arc::clone(&self.images), image.clone());
         let image = tokio::task::spawn_blocking(move || images.get(&name));
         let image = image.await.expect("reading a manifest does not panic").map_err(image_fault)?;
@@ -105,10 +121,7 @@ impl Local {
     /// A machine of this name that runs already, from before a restart: it was awake when it was
     /// left, or it is not taken.
     async fn adopt(&self, name: &str) -> Result<Option<Started>, Fault> {
-        let found = self.host.list().await.map_err(fault)?;
-        let Some(found) = found.into_iter().find(|machine| machine.name == name) else {
-            return Ok(None);
-        };
+        let Some(found) = self.host.find(name).map_err(fault)? else { return Ok(None) };
         let accelerator = found.accelerator.filter(|_| found.alive);
         let awake = match accelerator {
             None => None,
@@ -120,15 +133,62 @@ impl Local {
         match awake {
             Some((link, accelerator)) => {
                 let start = if found.template.is_some() { "clone" } else { "cold" };
-                let stages = Vec::new();
-                let accelerator = accelerator.to_string();
-                let facts = MachineFacts { accelerator, start: start.into(), stages };
-                Ok(Some(Started { link, facts }))
+                let adopted = callbox_microvm::Started { link, accelerator, stages: Vec::new() };
+                Ok(Some(started(adopted, start)))
             }
             // Half made when its dispatcher died: nobody knows how far it came.
             None => self.host.destroy(name).await.map(|()| None).map_err(fault),
         }
     }
+
+    /// A machine of the reserve, if one is ready and comes to itself.
+    async fn claim(&self, bot: &str, what: &Start) -> Result<Option<Started>, StartFault> {
+        let template = match &what.from {
+            Origin::Cold => None,
+            Origin::Clone(template) => Some(template.id()),
+        };
+        let Some(parked) = self.reserves.take(bot, template) else { return Ok(None) };
+        match self.host.claim(parked, &what.name).await {
+            Ok(claimed) => Ok(Some(started(claimed, "reserve"))),
+            Err(error) if reserve::goes_on(&error) => {
+                tracing::warn!(machine.name = what.name, error = %chain(&error), "a machine of the reserve failed; starting a fresh one");
+                Ok(None)
+            }
+            Err(error) => Err(start_fault(error)),
+        }
+    }
+
+    /// What a machine of this bot is started from; its template is made if there is none.
+    async fn plan_start(
+        &self,
+        bot: &BotMachine,
+        name: &str,
+        told: &dyn HostProgress,
+    ) -> Result<Start, StartFault> {
+        let (image, shape, prepare) = self.resolve(bot).await?;
+        let from = match bot.start {
+            StartFrom::Cold => Origin::Cold,
+            StartFrom::Clone => {
+                let template = self.host.template(&shape, &image, &prepare, told).await;
+                Origin::Clone(template.map_err(start_fault)?)
+            }
+        };
+        Ok(Start { name: name.to_owned(), from, shape, image, prepare })
+    }
+
+    fn costs(&self) -> MutexGuard<'_, BTreeMap<String, Cost>> {
+        self.costs.lock().expect("no panic while held")
+    }
+}
+
+fn started(started: callbox_microvm::Started, start: &str) -> Started {
+    let stages = started.stages.into_iter();
+    let facts = MachineFacts {
+        accelerator: started.accelerator.to_string(),
+        start: start.into(),
+        stages: stages.map(|(name, took)| StartStage { name: name.into(), took }).collect(),
+    };
+    Started { link: started.link, facts }
 }
 
 async fn is_awake(link: &Link) -> bool {
@@ -144,15 +204,23 @@ impl Provider for Local {
     }
 
     async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault> {
-        let (image, shape, prepare) = self.resolve(bot).await?;
-        match bot.start {
-            StartFrom::Cold => Ok(()),
-            StartFrom::Clone => {
-                let told = Told(progress);
-                let template = self.host.template(&shape, &image, &prepare, &told).await;
-                template.map(|_| ()).map_err(start_fault)
+        self.plan_start(bot, "", &Told(progress)).await.map(|_| ())
+    }
+
+    async fn tend(&self, bots: &[Arc<BotMachine>]) {
+        // Those of a dispatcher that died are nobody's.
+        match self.host.clear_reserves().await {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!(count, "removed machines that an earlier dispatcher had in reserve")
             }
+            Err(error) => tracing::warn!(error = %chain(&error), "an old reserve is left over"),
         }
+        reserve::tend(&self.reserves, bots, self).await;
+    }
+
+    fn not_enforced(&self) -> Vec<String> {
+        self.host.not_enforced().to_vec()
     }
 
     async fn retain(&self, bots: &[Arc<BotMachine>]) -> Result<(), Fault> {
@@ -174,26 +242,17 @@ impl Provider for Local {
     }
 
     async fn admit(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
-        let machines = claimed.iter().map(|claim| self.cost(&claim.spec.bot));
-        // A template is memory too, once for all its clones.
-        let bots = claimed.iter().map(|claim| &claim.spec.bot).chain([&next.bot]);
-        let mut templates: Vec<&Arc<BotMachine>> = Vec::new();
-        for bot in bots.filter(|bot| bot.start == StartFrom::Clone) {
-            if !templates.contains(&bot) {
-                templates.push(bot);
-            }
-        }
-        let template = |bot: &Arc<BotMachine>| Cost { memory_mib: bot.memory_mib.into(), cpus: 0 };
-        let held = machines.chain(templates.into_iter().map(template));
-        let own = Some(&next.bot).filter(|bot| bot.start == StartFrom::Clone).map(template);
-        Ok(match self.budget.admit(held, self.cost(&next.bot)) {
-            Admission::Full { detail } => match self.budget.admit(own, self.cost(&next.bot)) {
-                // Even alone with its template.
-                Admission::Full { detail } => Admission::Never { detail },
-                _ => Admission::Full { detail },
-            },
-            other => other,
-        })
+        Ok(self.room_for(&next.bot, claimed))
+    }
+
+    async fn shed(&self, _next: &MachineSpec) -> Result<bool, Fault> {
+        let Some(parked) = self.reserves.give_up() else { return Ok(false) };
+        reserve::discard(&self.host, parked).await;
+        Ok(true)
+    }
+
+    fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
+        self.reserves.levels()
     }
 
     fn max_starting(&self) -> Option<usize> {
@@ -208,26 +267,18 @@ impl Provider for Local {
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
         let MachineSpec { name, incarnation: _, bot } = spec;
+        let _starting = self.reserves.starting();
+        self.costs().insert(name.clone(), self.cost(bot));
         if let Some(started) = self.adopt(name).await? {
             return Ok(started);
         }
-        let (image, shape, prepare) = self.resolve(bot).await?;
-        let (from, start) = match bot.start {
-            StartFrom::Cold => (Origin::Cold, "cold"),
-            StartFrom::Clone => {
-                let template = self.host.template(&shape, &image, &prepare, &()).await;
-                (Origin::Clone(template.map_err(start_fault)?), "clone")
-            }
-        };
-        let what = Start { name: name.clone(), from, shape, image, prepare };
-        let started = self.host.start(what).await.map_err(start_fault)?;
-        let stages = started.stages.into_iter();
-        let facts = MachineFacts {
-            accelerator: started.accelerator.to_string(),
-            start: start.into(),
-            stages: stages.map(|(name, took)| StartStage { name: name.into(), took }).collect(),
-        };
-        Ok(Started { link: started.link, facts })
+        let what = self.plan_start(bot, name, &()).await?;
+        if let Some(started) = self.claim(&bot.bot, &what).await? {
+            return Ok(started);
+        }
+        let start = if bot.start == StartFrom::Cold { "cold" } else { "clone" };
+        let machine = self.host.start(what).await.map_err(start_fault)?;
+        Ok(started(machine, start))
     }
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {
@@ -235,10 +286,16 @@ impl Provider for Local {
     }
 
     async fn destroy(&self, name: &str) -> Result<(), Fault> {
-        self.host.destroy(name).await.map_err(fault)
+        self.host.destroy(name).await.map_err(fault)?;
+        self.costs().remove(name);
+        Ok(())
     }
 
     async fn tidy(&self) -> Result<(), Fault> {
+        for parked in self.reserves.drain() {
+            reserve::discard(&self.host, parked).await;
+        }
+        self.host.clear_reserves().await.map_err(fault)?;
         self.host.clear_dead_bakes().await.map_err(fault)
     }
 
@@ -265,30 +322,16 @@ impl callbox_microvm::Progress for Told<'_> {
     }
 }
 
-/// What the bot did wrong is told apart from what the host did.
-fn start_fault(error: Error) -> StartFault {
-    match error {
-        Error::Link { source: source @ LinkError::Agent { .. }, .. } => {
-            StartFault::of_prepare(source)
-        }
-        // A bot that does not prove that it differs from its template.
-        Error::Link { source: source @ LinkError::NotReseeded { .. }, .. } => {
-            StartFault::Bot { detail: source.to_string(), log_tail: Vec::new() }
-        }
-        error => StartFault::Provider(fault(error)),
+impl Maker for Local {
+    fn host(&self) -> &Host {
+        &self.host
     }
-}
 
-fn fault(error: Error) -> Fault {
-    let kind = match &error {
-        Error::NotFound(_) => FaultKind::NotFound,
-        // It may go better next time, and the session's deadline bounds how often.
-        error if error.worth_a_retry() => FaultKind::Unavailable,
-        _ => FaultKind::Refused,
-    };
-    Fault { kind, detail: chain(&error) }
-}
+    async fn plan(&self, bot: &BotMachine) -> Result<Start, String> {
+        self.plan_start(bot, "", &()).await.map_err(|error| error.to_string())
+    }
 
-fn image_fault(error: ImageError) -> Fault {
-    Fault::refused(chain(&error))
+    fn has_room(&self, bot: &Arc<BotMachine>) -> bool {
+        self.room_in_reserve(bot)
+    }
 }

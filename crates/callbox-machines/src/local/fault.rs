@@ -1,0 +1,35 @@
+//! What this host's failures mean to a driver.
+
+use callbox_core::{Fault, FaultKind};
+use callbox_link::LinkError;
+use callbox_microvm::{Error, chain, image::ImageError};
+
+use crate::StartFault;
+
+/// What the bot did wrong is told apart from what the host did.
+pub(super) fn start_fault(error: Error) -> StartFault {
+    match error {
+        Error::Link { source: source @ LinkError::Agent { .. }, .. } => {
+            StartFault::of_prepare(source)
+        }
+        // A bot that does not prove that it differs from its template.
+        Error::Link { source: source @ LinkError::NotReseeded { .. }, .. } => {
+            StartFault::Bot { detail: source.to_string(), log_tail: Vec::new() }
+        }
+        error => StartFault::Provider(fault(error)),
+    }
+}
+
+pub(super) fn fault(error: Error) -> Fault {
+    let kind = match &error {
+        Error::NotFound(_) => FaultKind::NotFound,
+        // It may go better next time, and the session's deadline bounds how often.
+        error if error.worth_a_retry() => FaultKind::Unavailable,
+        _ => FaultKind::Refused,
+    };
+    Fault { kind, detail: chain(&error) }
+}
+
+pub(super) fn image_fault(error: ImageError) -> Fault {
+    Fault::refused(chain(&error))
+}

@@ -1,0 +1,275 @@
+//! The reserve: for each bot, machines that are ready before anybody asks, each used once.
+//!
+//! ```text
+//!             ┌───────────── tend: one at a time, when nobody starts ─────────────┐
+//!             ▼                                                                   │
+//!   make ──► ready ──── take, by a session's start ──► it is the session's        │ target from
+//!             │                                                                   │ sizing.rs
+//!             └── lost, too old, of an old template, more than needed, shed ──► removed
+//! ```
+//!
+//! Everything here is in memory: what a dispatcher that died had in reserve is removed by the
+//! next one before it begins.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use callbox_microvm::{Error, Host, Parked, Start, chain};
+use tokio::sync::Notify;
+
+use super::sizing::Seen;
+use crate::{BotMachine, ReserveLevel};
+
+/// How often it is looked at, beside whenever something happens to it.
+const TICK: Duration = Duration::from_secs(2);
+/// Longest rest after a machine was made or could not be, so that calls under way keep most of
+/// the processors.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+/// How long a bot whose machine could not be made is left alone, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+
+/// The reserves of all bots.
+#[derive(Debug)]
+pub(super) struct Reserves {
+    began: Instant,
+    pools: Mutex<BTreeMap<String, Pool>>,
+    changed: Notify,
+    /// Starts under way: they come first.
+    starting: Mutex<usize>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    bot: Arc<BotMachine>,
+    ready: VecDeque<Parked>,
+    /// One of its machines is being made.
+    making: bool,
+    seen: Seen,
+    target: usize,
+    /// Not before then, after a failure.
+    not_before: Option<Instant>,
+    pause: Duration,
+}
+
+/// A start that is under way; nothing is made for reserves meanwhile.
+pub(super) struct Starting<'a>(&'a Reserves);
+
+impl Reserves {
+    pub fn new() -> Reserves {
+        Reserves {
+            began: Instant::now(),
+            pools: Mutex::default(),
+            changed: Notify::new(),
+            starting: Mutex::default(),
+        }
+    }
+
+    /// A session of this bot starts: counted, and given a machine if one is ready.
+    pub fn take(&self, bot: &str, template: Option<&str>) -> Option<Parked> {
+        let mut pools = self.pools();
+        let pool = pools.get_mut(bot)?;
+        pool.seen.arrival(self.began.elapsed());
+        // The oldest first, so that none grows old.
+        let at = pool.ready.iter().position(|parked| fits(parked, template))?;
+        let taken = pool.ready.remove(at);
+        self.changed.notify_one();
+        taken
+    }
+
+    /// Says that a start is under way until the answer is dropped.
+    pub fn starting(&self) -> Starting<'_> {
+        *self.starting.lock().expect("no panic while held") += 1;
+        Starting(self)
+    }
+
+    /// How many machines of this bot are ready.
+    pub fn ready(&self, bot: &str) -> usize {
+        self.pools().get(bot).map_or(0, |pool| pool.ready.len())
+    }
+
+    /// How far every reserve is filled.
+    pub fn levels(&self) -> BTreeMap<String, ReserveLevel> {
+        let level = |pool: &Pool| ReserveLevel { ready: pool.ready.len(), target: pool.target };
+        self.pools().iter().map(|(name, pool)| (name.clone(), level(pool))).collect()
+    }
+
+    /// The bot of every machine that is there or being made: each costs room.
+    pub fn machines(&self) -> Vec<Arc<BotMachine>> {
+        let count = |pool: &Pool| pool.ready.len() + usize::from(pool.making);
+        let pools = self.pools();
+        pools.values().flat_map(|pool| vec![Arc::clone(&pool.bot); count(pool)]).collect()
+    }
+
+    /// Takes a machine out, because a session needs its room: of the bot that has most.
+    pub fn give_up(&self) -> Option<Parked> {
+        let mut pools = self.pools();
+        let fullest = pools.values_mut().max_by_key(|pool| pool.ready.len())?;
+        fullest.ready.pop_front()
+    }
+
+    /// Takes all machines out.
+    pub fn drain(&self) -> Vec<Parked> {
+        self.pools().values_mut().flat_map(|pool| std::mem::take(&mut pool.ready)).collect()
+    }
+
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
+        self.pools.lock().expect("no panic while held")
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        *self.0.starting.lock().expect("no panic while held") -= 1;
+        self.0.changed.notify_one();
+    }
+}
+
+/// What keeping reserves needs of the provider.
+pub(super) trait Maker: Sync {
+    /// The host.
+    fn host(&self) -> &Host;
+    /// What a machine of this bot is started from, its template made if need be.
+    fn plan(&self, bot: &BotMachine) -> impl Future<Output = Result<Start, String>> + Send;
+    /// Whether there is room for one more.
+    fn has_room(&self, bot: &Arc<BotMachine>) -> bool;
+}
+
+/// Keeps the reserves of `bots` filled, for ever.
+pub(super) async fn tend(reserves: &Reserves, bots: &[Arc<BotMachine>], maker: &impl Maker) {
+    for bot in bots.iter().filter(|bot| bot.reserve.max > 0) {
+        let pool = Pool::new(Arc::clone(bot));
+        reserves.pools().entry(bot.bot.clone()).or_insert(pool);
+    }
+    loop {
+        let rest = match next(reserves, maker) {
+            Some(bot) => fill(reserves, &bot, maker).await,
+            None => TICK,
+        };
+        for parked in surplus(reserves) {
+            discard(maker.host(), parked).await;
+        }
+        let changed = reserves.changed.notified();
+        let _ = tokio::time::timeout(rest, changed).await;
+    }
+}
+
+/// The bot that lacks most, unless somebody starts just now or nothing fits.
+fn next(reserves: &Reserves, maker: &impl Maker) -> Option<Arc<BotMachine>> {
+    if *reserves.starting.lock().expect("no panic while held") > 0 {
+        return None;
+    }
+    let now = reserves.began.elapsed();
+    let mut pools = reserves.pools();
+    for pool in pools.values_mut() {
+        pool.target = pool.seen.target(&pool.bot.reserve, now);
+    }
+    let lacks = |pool: &Pool| pool.target.saturating_sub(pool.ready.len());
+    let may = |pool: &&mut Pool| {
+        lacks(pool) > 0 && pool.not_before.is_none_or(|then| then <= Instant::now())
+    };
+    let pool = pools.values_mut().filter(may).max_by_key(|pool| lacks(pool))?;
+    let bot = Arc::clone(&pool.bot);
+    drop(pools);
+    if !maker.has_room(&bot) {
+        return None;
+    }
+    reserves.set_making(&bot.bot, true);
+    Some(bot)
+}
+
+/// Makes one machine; tells how long to rest afterwards.
+async fn fill(reserves: &Reserves, bot: &BotMachine, maker: &impl Maker) -> Duration {
+    let made = async {
+        let what = maker.plan(bot).await?;
+        maker.host().park(&what).await.map_err(|error| chain(&error))
+    };
+    let outcome = made.await;
+    reserves.set_making(&bot.bot, false);
+    let mut pools = reserves.pools();
+    let Some(pool) = pools.get_mut(&bot.bot) else { return TICK };
+    match outcome {
+        Ok(parked) => {
+            tracing::debug!(
+                bot = bot.bot,
+                took_ms = parked.took().as_millis(),
+                "a machine is in reserve"
+            );
+            pool.seen.made(parked.took());
+            pool.pause = PAUSES.0;
+            pool.not_before = None;
+            // Half the time is for others.
+            let rest = parked.took().min(LONGEST_REST);
+            pool.ready.push_back(parked);
+            rest
+        }
+        Err(error) => {
+            tracing::warn!(bot = bot.bot, error, again_in = ?pool.pause, "no machine could be put in reserve");
+            pool.not_before = Some(Instant::now() + pool.pause);
+            pool.pause = (pool.pause * 2).min(PAUSES.1);
+            TICK
+        }
+    }
+}
+
+/// Takes out what is of no use any more.
+fn surplus(reserves: &Reserves) -> Vec<Parked> {
+    let mut gone = Vec::new();
+    for pool in reserves.pools().values_mut() {
+        let max_age = pool.bot.reserve.max_age;
+        let ready = std::mem::take(&mut pool.ready);
+        for parked in ready {
+            let keep = !parked.is_lost() && parked.age() < max_age;
+            if keep && pool.ready.len() < pool.target.max(pool.bot.reserve.min) {
+                pool.ready.push_back(parked);
+            } else {
+                gone.push(parked);
+            }
+        }
+    }
+    gone
+}
+
+/// Ends a machine of the reserve; one that cannot be ended is found again at the next start.
+pub(super) async fn discard(host: &Host, parked: Parked) {
+    let lost = parked.is_lost();
+    match host.discard(parked).await {
+        Ok(()) => tracing::debug!(lost, "a machine of the reserve was removed"),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "a machine of the reserve is left over")
+        }
+    }
+}
+
+fn fits(parked: &Parked, template: Option<&str>) -> bool {
+    parked.template() == template && !parked.is_lost()
+}
+
+impl Reserves {
+    fn set_making(&self, bot: &str, making: bool) {
+        if let Some(pool) = self.pools().get_mut(bot) {
+            pool.making = making;
+        }
+    }
+}
+
+impl Pool {
+    fn new(bot: Arc<BotMachine>) -> Pool {
+        Pool {
+            target: bot.reserve.min,
+            bot,
+            ready: VecDeque::new(),
+            making: false,
+            seen: Seen::default(),
+            not_before: None,
+            pause: PAUSES.0,
+        }
+    }
+}
+
+/// Whether a claim that failed leaves it to a fresh machine: everything but a taken name.
+pub(super) fn goes_on(error: &Error) -> bool {
+    !matches!(error, Error::Exists(_))
+}

@@ -1,0 +1,70 @@
+//! Whether there is room for one more machine on this host.
+
+use std::sync::Arc;
+
+use callbox_microvm::Accelerator;
+
+use super::Local;
+use crate::budget::OVERHEAD_MIB;
+use crate::{Admission, BotMachine, Claim, Cost, StartFrom};
+
+impl Local {
+    /// What these machines and their templates take, and the template of one more.
+    fn held(&self, machines: &[&Arc<BotMachine>], next: &Arc<BotMachine>) -> Vec<Cost> {
+        let mut held: Vec<Cost> = machines.iter().map(|bot| self.cost(bot)).collect();
+        // A template is memory too, once for all its clones.
+        let mut templates: Vec<&str> = Vec::new();
+        let bots = machines.iter().copied().chain([next]);
+        for bot in bots.filter(|bot| bot.start == StartFrom::Clone) {
+            if !templates.contains(&bot.bot.as_str()) {
+                templates.push(&bot.bot);
+                held.push(Cost { memory_mib: bot.memory_mib.into(), cpus: 0 });
+            }
+        }
+        held
+    }
+
+    /// What a machine of this bot takes, at its worst.
+    pub(super) fn cost(&self, bot: &BotMachine) -> Cost {
+        // Under software emulation a machine has one processor, and a cache of translated code.
+        let (cpus, cache) = match self.host.accelerator() {
+            Accelerator::Kvm => (u64::from(bot.vcpus), 0),
+            Accelerator::Tcg => (1, u64::from(self.host.translation_cache_mib())),
+        };
+        Cost { memory_mib: u64::from(bot.memory_mib) + cache + OVERHEAD_MIB, cpus }
+    }
+
+    /// For a session, beside those that are `claimed`. What waits in reserve counts; it is given
+    /// up when a session needs its room.
+    pub(super) fn room_for(&self, next: &Arc<BotMachine>, claimed: &[Claim]) -> Admission {
+        let same = claimed.iter().filter(|claim| claim.starting && claim.spec.bot.bot == next.bot);
+        if self.reserves.ready(&next.bot) > same.count() {
+            return Admission::Prepared;
+        }
+        let reserved = self.reserves.machines();
+        let claimed = claimed.iter().map(|claim| &claim.spec.bot);
+        let bots: Vec<&Arc<BotMachine>> = claimed.chain(&reserved).collect();
+        match self.budget.admit(self.held(&bots, next), self.cost(next)) {
+            Admission::Full { detail } => {
+                match self.budget.admit(self.held(&[], next), self.cost(next)) {
+                    // Even alone with its template.
+                    Admission::Full { detail } => Admission::Never { detail },
+                    _ => Admission::Full { detail },
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// For the reserve: every machine of this host counts, and so does every one that waits.
+    pub(super) fn room_in_reserve(&self, bot: &Arc<BotMachine>) -> bool {
+        let Ok(machines) = self.host.names() else { return false };
+        let costs = self.costs();
+        // One from before a restart, of which nothing is known: as much as this one.
+        let live = machines.iter().map(|name| costs.get(name).copied().unwrap_or(self.cost(bot)));
+        let reserved = self.reserves.machines();
+        let waiting = self.held(&reserved.iter().collect::<Vec<_>>(), bot);
+        let held: Vec<Cost> = live.chain(waiting).collect();
+        self.budget.admit(held, self.cost(bot)) == Admission::Granted
+    }
+}
