@@ -25,6 +25,7 @@ mod guest;
 mod host;
 pub mod image;
 mod layout;
+pub mod leftovers;
 mod lock;
 mod probe;
 mod qemu;

@@ -23,16 +23,6 @@ impl FileLock {
         Ok(FileLock { _file: file })
     }
 
-    /// Waits until nobody holds the lock exclusively. Blocks.
-    ///
-    /// # Errors
-    /// As [`FileLock::exclusive`].
-    pub fn shared(path: &Path) -> Result<FileLock, Error> {
-        let file = open(path)?;
-        file.lock_shared().map_err(Error::io("lock", path))?;
-        Ok(FileLock { _file: file })
-    }
-
     /// The lock if nobody holds it, `None` if somebody does.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ use crate::lock::FileLock;
 use crate::run::RunDir;
 use callbox_protocol::agent::Prepare;
 
+pub(crate) use bake::BAKING;
 pub use manifest::Manifest;
 pub(crate) use sealed::Sealed;
 

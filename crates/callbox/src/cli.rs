@@ -4,7 +4,10 @@ use clap::{Parser, Subcommand};
 
 use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
-use crate::{bench, call, completions, config, doctor, image, keys, logs, ps, serve, show, stop};
+use crate::{
+    bench, call, completions, config, doctor, image, keys, logs, ps, serve, show, stop, sweep,
+    template,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -44,9 +47,11 @@ pub enum Command {
     Bench(bench::Args),
     Serve(serve::Args),
     Image(image::Args),
+    Template(template::Args),
     Keys(keys::Args),
     Config(config::Args),
     Doctor(doctor::Args),
+    Sweep(sweep::Args),
     Completions(completions::Args),
 }
 
@@ -62,9 +67,11 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Bench(args) => bench::run(args, &context).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Image(args) => image::run(args, &context).await,
+        Command::Template(args) => template::run(args, &context).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Config(args) => config::run(args, &context),
         Command::Doctor(args) => doctor::run(args, &context).await,
+        Command::Sweep(args) => sweep::run(args).await,
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -36,6 +36,8 @@ mod speech;
 mod sse;
 mod stages;
 mod stop;
+mod sweep;
+mod template;
 mod terminal;
 mod tls;
 mod waterfall;

@@ -1,5 +1,6 @@
 //! What the commands of an operator share: the configuration, and how it fails.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use callbox_machines::local::{AcceleratorChoice, HostConfig};
@@ -35,6 +36,21 @@ pub fn create_data_dir(path: &Path) -> Result<(), CliError> {
     // It was there, and open to others.
     let ours = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(path, ours).map_err(failed("close to others"))
+}
+
+/// One dispatcher a data directory: two would sweep each other's machines.
+pub fn lock(data_dir: &Path) -> Result<File, CliError> {
+    let file_error = |doing: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source| CliError::File { doing, path, source }
+    };
+    create_data_dir(data_dir)?;
+    let path = data_dir.join("callbox.lock");
+    let file = File::create(&path).map_err(file_error("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(CliError::Busy(data_dir.to_owned())),
+    }
 }
 
 /// What the local provider is told.

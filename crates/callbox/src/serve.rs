@@ -1,6 +1,6 @@
 //! `callbox serve`: run a dispatcher.
 
-use std::{fs::File, io::IsTerminal as _, net::SocketAddr, path::Path, sync::Arc};
+use std::{io::IsTerminal as _, net::SocketAddr, sync::Arc};
 
 use callbox_machines::{FakeProvider, Local, Provider, Script};
 use callbox_server::{
@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::{
     error::CliError,
-    operator::{ConfigArgs, create_data_dir, host_config},
+    operator::{ConfigArgs, host_config, lock},
 };
 
 /// Run a dispatcher
@@ -66,21 +66,6 @@ pub async fn run(args: Args) -> Result<(), CliError> {
         Ok(()) => Ok(()),
         Err(error @ ServeError::Open { .. }) => Err(CliError::Open(error.to_string())),
         Err(error) => Err(failed(&error)),
-    }
-}
-
-/// One dispatcher a data directory: two would sweep each other's machines.
-fn lock(data_dir: &Path) -> Result<File, CliError> {
-    let file_error = |doing: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |source| CliError::File { doing, path, source }
-    };
-    create_data_dir(data_dir)?;
-    let path = data_dir.join("callbox.lock");
-    let file = File::create(&path).map_err(file_error("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(CliError::Busy(data_dir.to_owned())),
     }
 }
 

@@ -20,7 +20,7 @@ use callbox_protocol::agent::Prepare;
 pub use callbox_microvm::{
     AcceleratorChoice, HostConfig, Progress as HostProgress,
     doctor::{Check, checks},
-    image,
+    image, leftovers,
 };
 
 mod fault;
@@ -75,6 +75,18 @@ impl Local {
     /// What there is for all machines together.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// The id of the template that machines of this bot are clones of, whether or not it was made.
+    ///
+    /// # Errors
+    /// When the bot's image is not there.
+    pub async fn template_of(&self, bot: &BotMachine) -> Result<Option<String>, Fault> {
+        if bot.start == StartFrom::Cold {
+            return Ok(None);
+        }
+        let (image, shape, prepare) = self.resolve(bot).await?;
+        Ok(Some(self.host.template_id(&shape, &image, &prepare)))
     }
 
     /// The host itself, for those who look after its templates.
@@ -225,10 +237,9 @@ impl Provider for Local {
 
     async fn retain(&self, bots: &[Arc<BotMachine>]) -> Result<(), Fault> {
         let mut wanted = Vec::new();
-        for bot in bots.iter().filter(|bot| bot.start == StartFrom::Clone) {
+        for bot in bots {
             // A bot without an image has no template either.
-            let Ok((image, shape, prepare)) = self.resolve(bot).await else { continue };
-            wanted.push(self.host.template_id(&shape, &image, &prepare));
+            wanted.extend(self.template_of(bot).await.ok().flatten());
         }
         for template in self.host.templates().map_err(fault)? {
             let age = SystemTime::now().duration_since(baked_at(&template)).unwrap_or_default();

@@ -246,14 +246,6 @@ impl Cage {
     pub async fn clear(cell: &Cell) -> Result<(), Error> {
         cgroup::clear(&cell.cgroups).await
     }
-
-    /// The cells on this host that none of `kept` names, and that are ours.
-    pub fn strays(&self, kept: &[Cell]) -> Vec<Cell> {
-        let Some(cgroups) = &self.cgroups else { return Vec::new() };
-        let kept: Vec<&PathBuf> = kept.iter().flat_map(|cell| &cell.cgroups).collect();
-        let strays = cgroups.all().into_iter().filter(|path| !kept.contains(&path));
-        strays.map(|path| Cell { uid: None, cgroups: vec![path] }).collect()
-    }
 }
 
 /// For the machines' users; other users do not reach the data directory.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +16,6 @@ use crate::qemu::Invocation;
 
 /// Prefix of a directory whose machine is being destroyed.
 const GONE: &str = ".gone-";
-/// How long a killed QEMU may take to end. It has nothing to save; only the kernel's work on its
-/// memory takes time.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// What stands in `machine.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -224,7 +220,7 @@ async fn end_and_remove(directory: &RunDir, gone: &Path) -> Result<(), Error> {
         None => process::with_argument(&Invocation::mark(&directory.path)),
     };
     for process in processes {
-        end(&process).await.map_err(Error::io("end the process of", &directory.path))?;
+        process.end().await.map_err(Error::io("end the process of", &directory.path))?;
     }
     if let Some(record) = &record {
         Cage::clear(&record.cell).await?;
@@ -232,14 +228,6 @@ async fn end_and_remove(directory: &RunDir, gone: &Path) -> Result<(), Error> {
     fs::remove_dir_all(gone).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(Error::io("remove", gone)(error)),
-    })
-}
-
-async fn end(process: &Identity) -> io::Result<()> {
-    let Some(alive) = process.open()? else { return Ok(()) };
-    alive.kill()?;
-    tokio::time::timeout(KILL_TIMEOUT, alive.ended()).await.map_err(|_| {
-        io::Error::new(io::ErrorKind::TimedOut, format!("pid {} does not end", process.pid))
     })
 }
 

@@ -6,11 +6,16 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::pidfd::Alive;
+
+/// How long a killed QEMU may take to end. It has nothing to save; only the kernel's work on its
+/// memory takes time.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What names one process for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +48,18 @@ impl Identity {
         Ok((Identity::of(self.pid)?.as_ref() == Some(self)).then_some(alive))
     }
 
+    /// Kills the process and waits until it is gone; one that has ended already is fine.
+    ///
+    /// # Errors
+    /// When it belongs to another user or does not end.
+    pub async fn end(&self) -> io::Result<()> {
+        let Some(alive) = self.open()? else { return Ok(()) };
+        alive.kill()?;
+        tokio::time::timeout(KILL_TIMEOUT, alive.ended()).await.map_err(|_| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("pid {} does not end", self.pid))
+        })
+    }
+
     /// Whether the process still runs.
     ///
     /// # Errors
@@ -55,13 +72,21 @@ impl Identity {
 /// Finds processes by an exact argument of theirs. Slow (reads all of `/proc`): for the case
 /// that a crash left no pid.
 pub fn with_argument(argument: &str) -> Vec<Identity> {
+    with_arguments(|found| found == argument.as_bytes())
+}
+
+/// As [`with_argument`], but for arguments that begin so.
+pub fn with_argument_like(beginning: &str) -> Vec<Identity> {
+    with_arguments(|found| found.starts_with(beginning.as_bytes()))
+}
+
+fn with_arguments(wanted: impl Fn(&[u8]) -> bool) -> Vec<Identity> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                line.split(|byte| *byte == 0).any(|found| found == argument.as_bytes())
-            })
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(&wanted))
         })
         .filter_map(|pid| Identity::of(pid).ok().flatten())
         .collect()
@@ -96,7 +121,7 @@ fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 

@@ -32,7 +32,7 @@ const MAX_NOISE: usize = 64 << 10;
 /// Prefix of run directories of bakes. No machine's name can begin so.
 const RUN_PREFIX: &str = ".bake-";
 /// Prefix of templates in the making.
-const BAKING: &str = ".baking-";
+pub(crate) const BAKING: &str = ".baking-";
 
 impl Host {
     /// Finds the template for this shape, image and bot, or makes it. Any number of callers, in

@@ -265,8 +265,9 @@ fn reserve(
         return Err(wrong("target_hit_ratio", problem));
     }
     let max_age = Duration::try_from_secs_f64(max_age_s).ok().filter(|age| !age.is_zero());
-    let max_age = max_age
-        .ok_or_else(|| wrong("max_age_s", format!("{max_age_s} is no number of seconds above 0")))?;
+    let max_age = max_age.ok_or_else(|| {
+        wrong("max_age_s", format!("{max_age_s} is no number of seconds above 0"))
+    })?;
     Ok(ReserveSize { min, max, target_hit_ratio, max_age })
 }
 

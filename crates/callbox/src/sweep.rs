@@ -1,0 +1,116 @@
+//! `callbox sweep`: remove what is left on this host and belongs to nobody.
+
+use std::collections::BTreeSet;
+
+use callbox_machines::local::leftovers::{self, Leftover};
+use callbox_server::store::{Sqlite, Store as _};
+
+use crate::{
+    error::CliError,
+    operator::{ConfigArgs, lock},
+    output,
+};
+
+/// Remove what is left on this host and belongs to nobody
+///
+/// Machines that no living session claims, reserves, templates in the making, processes, cgroups
+/// and networks without a machine. A running dispatcher does this by itself, so this is for the
+/// time after one: it takes the place of a dispatcher while it works, and refuses while one runs.
+///
+/// Sessions that were alive when their dispatcher ended keep their machines, as the next
+/// `callbox serve` goes on with them. With --all they lose them too: for the day on which callbox
+/// leaves this host for good. Images, templates, logs and the database stay; remove the data
+/// directory to be rid of those.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 nothing is left · 1 something could not be removed, or a dispatcher runs
+
+Examples:
+  callbox sweep --dry-run        what would be removed
+  callbox sweep
+  callbox sweep --all --json")]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Also the machines of sessions that the next dispatcher would go on with
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Report {
+    dry_run: bool,
+    found: Vec<Leftover>,
+    /// What could not be removed, and why.
+    failed: Vec<String>,
+}
+
+/// Looks, removes, tells.
+pub async fn run(args: Args) -> Result<(), CliError> {
+    let config = args.config.load()?.config;
+    let data_dir = &config.data_dir;
+    if !data_dir.exists() {
+        return tell(
+            &args,
+            Report { dry_run: args.dry_run, found: Vec::new(), failed: Vec::new() },
+        );
+    }
+    let _place = lock(data_dir)?;
+    let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
+    let claimed = if args.all { BTreeSet::new() } else { claimed(data_dir).await? };
+    let found = leftovers::find(data_dir, &|name| claimed.contains(name));
+    let mut report =
+        Report { dry_run: args.dry_run, found: found.map_err(|e| failed(&e))?, failed: Vec::new() };
+    if !args.dry_run {
+        for leftover in &report.found {
+            if let Err(error) = leftovers::remove(data_dir, leftover).await {
+                let error = crate::error::chain(&error);
+                report.failed.push(format!("{}: {error}", leftover.name));
+            }
+        }
+    }
+    tell(&args, report)
+}
+
+/// The machines of the sessions that have not ended.
+async fn claimed(data_dir: &std::path::Path) -> Result<BTreeSet<String>, CliError> {
+    let database = data_dir.join("callbox.db");
+    let mut names = BTreeSet::new();
+    if !database.exists() {
+        return Ok(names);
+    }
+    let failed =
+        |error: callbox_server::store::StoreError| CliError::Serve(crate::error::chain(&error));
+    let store = Sqlite::open(&database).await.map_err(failed)?;
+    for id in store.living().await.map_err(failed)? {
+        let row = store.get(id).await.map_err(failed)?;
+        names.extend(row.and_then(|row| row.session.machine_name()));
+    }
+    Ok(names)
+}
+
+fn tell(args: &Args, report: Report) -> Result<(), CliError> {
+    let failed = report.failed.join("; ");
+    if args.json {
+        output::json(&report)?;
+    } else {
+        let verb = if report.dry_run { "would remove" } else { "removed" };
+        let mut text = String::new();
+        for leftover in &report.found {
+            let kind = serde_json::to_value(leftover.kind).unwrap_or_default();
+            let kind = kind.as_str().unwrap_or_default();
+            text.push_str(&format!("{verb}  {kind:<10}  {}\n", leftover.name));
+        }
+        if report.found.is_empty() {
+            text.push_str("nothing is left on this host that belongs to nobody\n");
+        }
+        output::text(&text)?;
+    }
+    if failed.is_empty() { Ok(()) } else { Err(CliError::Serve(format!("not removed: {failed}"))) }
+}
