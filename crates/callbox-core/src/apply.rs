@@ -5,8 +5,8 @@
 //! *changed*, *already so*, *denied because*.
 
 use crate::{
-    BotExit, EndCode, EndReason, Event, EventKind, MachineFacts, MachineState, RoomState, Session,
-    State, Time,
+    BotExit, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, MachineState, RoomState,
+    Session, State, Time, Warning,
 };
 
 /// What became of an event that was not denied.
@@ -77,7 +77,10 @@ fn queued(next: &mut Session, event: &Event) -> Result<(), Denied> {
         | E::BotReady
         | E::BotNotReady { .. }
         | E::BotExited(_)
-        | E::Audible => return Err(Denied::NotAdmitted),
+        | E::Audible
+        | E::WarningDelivered
+        | E::WarningFailed { .. }
+        | E::Measured(_) => return Err(Denied::NotAdmitted),
         E::MachineDestroyed | E::RoomClosed => return Err(Denied::NotEnding),
     }
     Ok(())
@@ -127,6 +130,9 @@ fn active(next: &mut Session, event: &Event) -> Result<(), Denied> {
         E::Audible => {
             next.moments.audible.get_or_insert(at);
         }
+        E::WarningDelivered => warned(next, Warning::Delivered),
+        E::WarningFailed { .. } => warned(next, Warning::GivenUp),
+        E::Measured(seen) => next.usage = Some(*seen),
         E::EndRequested(why) => end(next, at, why.clone()),
         E::TimePassed => time_passed(next, at),
         E::MachineDestroyed | E::RoomClosed => return Err(Denied::NotEnding),
@@ -140,6 +146,7 @@ fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Deni
         E::MachineDestroyed => next.machine = gone_machine(next.machine),
         E::RoomClosed => next.room = gone_room(next.room),
         E::RoomFailed { .. } => next.room = gone_room(next.room),
+        E::Measured(seen) => next.usage = Some(*seen),
         // Too late to matter, and no news: it is ending already.
         E::EndRequested(_)
         | E::ClientLeft { .. }
@@ -147,7 +154,9 @@ fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Deni
         | E::BotExited(_)
         | E::BotNotReady { .. }
         | E::MachineFailed { .. }
-        | E::MachineLost { .. } => {}
+        | E::MachineLost { .. }
+        | E::WarningDelivered
+        | E::WarningFailed { .. } => {}
         // Overdue: it goes on, and is reported once in every span.
         E::TimePassed => {
             if event.at >= next.deadline_at {
@@ -185,7 +194,10 @@ fn ended(event: &Event) -> Result<(), Denied> {
         | E::BotExited(_)
         | E::ClientJoined
         | E::ClientOverflow { .. }
-        | E::Audible => Err(Denied::Ended),
+        | E::Audible
+        | E::WarningDelivered
+        | E::WarningFailed { .. }
+        | E::Measured(_) => Err(Denied::Ended),
     }
 }
 
@@ -196,6 +208,7 @@ fn admit(next: &mut Session, at: Time) {
     next.machine = MachineState::Wanted;
     next.room = RoomState::Wanted;
     next.deadline_at = at.after(next.limits.start);
+    next.moments.admitted.get_or_insert(at);
 }
 
 fn machine_started(next: &mut Session, at: Time, facts: &MachineFacts) {
@@ -219,18 +232,39 @@ fn settle(next: &mut Session, at: Time) {
         (Some(_), Some(_)) => {
             next.state = State::Live;
             next.deadline_at = at.after(next.limits.live);
+            next.warn_at = warn_at(next, at);
         }
         (Some(ready), None) => next.deadline_at = ready.after(next.limits.join),
         (None, _) => {}
     }
 }
 
+/// A call that is shorter than the warning is warned of at its half: told at its beginning, it
+/// would begin with its end.
+fn warn_at(session: &Session, live_since: Time) -> Option<Time> {
+    let Limits { live, warn, .. } = session.limits;
+    (!warn.is_zero()).then(|| live_since.after(live - warn.min(live / 2)))
+}
+
+fn warned(next: &mut Session, outcome: Warning) {
+    if next.warning == Warning::Due {
+        next.warning = outcome;
+    }
+}
+
 fn time_passed(next: &mut Session, at: Time) {
     if at < next.deadline_at {
+        let due = next.state == State::Live && next.warn_at.is_some_and(|warn_at| at >= warn_at);
+        if due && next.warning == Warning::Ahead {
+            next.warning = Warning::Due;
+        }
         return;
     }
     let (code, what, span) = match (&next.state, next.moments.ready) {
-        (State::Queued | State::Starting, _) => {
+        (State::Queued, _) => {
+            (EndCode::QueueTimeout, "there was no room for its machine", next.limits.queued)
+        }
+        (State::Starting, _) => {
             (EndCode::StartTimeout, "the machine did not start", next.limits.start)
         }
         (State::Joining, None) => {

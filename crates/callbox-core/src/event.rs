@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{EndReason, Time};
+use crate::{EndReason, Time, UsageSeen};
 
 /// Something that happened, and when. The time is an argument: nothing in this crate asks a clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,15 @@ pub enum EventKind {
     },
     /// The first bot audio left the machine.
     Audible,
+    /// The bot was told that its call will end.
+    WarningDelivered,
+    /// The bot could not be told, and it will not be tried again.
+    WarningFailed {
+        /// What was tried and what came of it.
+        detail: String,
+    },
+    /// What the machine uses was measured; the whole of what is known so far.
+    Measured(UsageSeen),
     /// Somebody who may wants it to end.
     EndRequested(EndReason),
     /// Time has passed: deadlines are looked at.

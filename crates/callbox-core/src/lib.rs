@@ -14,6 +14,7 @@ mod owed;
 mod reason;
 mod session;
 mod time;
+mod usage;
 
 pub use apply::{Applied, Denied, apply};
 pub use event::{BotExit, Event, EventKind, MachineFacts, StartStage};
@@ -22,6 +23,7 @@ pub use limits::Limits;
 pub use owed::{Duty, owed};
 pub use reason::{EndCode, EndReason, Outcome};
 pub use session::{
-    MachineState, Moments, RoomState, Session, SessionId, State, StateKind, machine_name,
+    MachineState, Moments, RoomState, Session, SessionId, State, StateKind, Warning, machine_name,
 };
 pub use time::Time;
+pub use usage::{Usage, UsageAt, UsageSeen};

@@ -6,7 +6,9 @@ use std::time::Duration;
 /// accepted, so that a changed configuration never moves the deadline of a call that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From accepted to started.
+    /// From accepted to admitted: how long it may wait for room.
+    pub queued: Duration,
+    /// From admitted to started.
     pub start: Duration,
     /// From started to ready.
     pub ready: Duration,
@@ -14,6 +16,8 @@ pub struct Limits {
     pub join: Duration,
     /// From joined to the end: the longest call.
     pub live: Duration,
+    /// How long before the end of `live` the bot is warned; zero for never.
+    pub warn: Duration,
     /// For the tear-down, before it counts as overdue and is reported (it goes on all the same).
     pub ending: Duration,
 }

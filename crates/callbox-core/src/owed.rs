@@ -1,11 +1,11 @@
 //! What the world still owes a session.
 
-use crate::{MachineState, RoomState, Session, State, Time};
+use crate::{MachineState, RoomState, Session, State, Time, Warning};
 
 /// One thing to do for a session. Every duty is idempotent: after a crash it is simply done again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Duty {
-    /// Let it in.
+    /// Let it in as soon as there is room and nobody is before it.
     Admit,
     /// Have the provider run the machine, by name.
     EnsureMachine,
@@ -13,6 +13,8 @@ pub enum Duty {
     OpenRoom,
     /// Give the machine its session's data once, then listen to what it says.
     Attend,
+    /// Tell the bot that its call will end.
+    Warn,
     /// Have the provider end the machine, by name, whether or not it was ever made.
     DestroyMachine,
     /// Have the transport end the room, whether or not it was ever made.
@@ -35,6 +37,9 @@ pub fn owed(session: &Session) -> Vec<Duty> {
                 MachineState::Running => duties.push(Duty::Attend),
                 MachineState::None | MachineState::Gone => {}
             }
+            if session.state == State::Live && session.warning == Warning::Due {
+                duties.push(Duty::Warn);
+            }
         }
         State::Ending { .. } => {
             if matches!(session.machine, MachineState::Wanted | MachineState::Running) {
@@ -46,6 +51,14 @@ pub fn owed(session: &Session) -> Vec<Duty> {
         }
         State::Ended { .. } => return duties,
     }
-    duties.push(Duty::WakeAt(session.deadline_at));
+    duties.push(Duty::WakeAt(wake_at(session)));
     duties
+}
+
+/// The warning comes before the deadline, once.
+fn wake_at(session: &Session) -> Time {
+    match (&session.state, session.warning, session.warn_at) {
+        (State::Live, Warning::Ahead, Some(at)) => at.min(session.deadline_at),
+        _ => session.deadline_at,
+    }
 }

@@ -71,6 +71,8 @@ end_codes! {
     MaxDuration = "max-duration" => Completed,
     /// No client came within the time that the bot waits for one.
     JoinTimeout = "join-timeout" => Failed,
+    /// There was no room on the host within the time that the session may wait for it.
+    QueueTimeout = "queue-timeout" => Failed,
     /// The machine did not run in time.
     StartTimeout = "start-timeout" => Failed,
     /// The machine runs, but the bot did not become ready in time.

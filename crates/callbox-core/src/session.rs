@@ -19,7 +19,7 @@ use std::fmt;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{EndReason, Limits, MachineFacts, Time};
+use crate::{EndReason, Limits, MachineFacts, Time, UsageSeen};
 
 /// A session's id: a uuid4, as Pipecat's clients expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,8 +71,14 @@ pub struct Session {
     pub machine: MachineState,
     /// What is known of the machine that runs or ran.
     pub facts: Option<MachineFacts>,
+    /// What the machine uses or used, where its provider can tell.
+    pub usage: Option<UsageSeen>,
     /// What is owed about the room.
     pub room: RoomState,
+    /// When the bot is to be warned that its call will end; set when the call begins.
+    pub warn_at: Option<Time>,
+    /// What became of that warning.
+    pub warning: Warning,
     /// When each moment came.
     pub moments: Moments,
 }
@@ -80,7 +86,7 @@ pub struct Session {
 /// Where a session is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Accepted; nothing was asked of anybody yet.
+    /// Accepted; it waits for room, and nothing was asked of anybody yet.
     Queued,
     /// Machine and room are being made.
     Starting,
@@ -189,11 +195,26 @@ pub enum RoomState {
     Gone,
 }
 
+/// What became of the warning before a call's longest time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Warning {
+    /// It is not time yet, or none is wanted.
+    Ahead,
+    /// The bot must be told now.
+    Due,
+    /// The bot was told.
+    Delivered,
+    /// The bot could not be told.
+    GivenUp,
+}
+
 /// When each moment of a session came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moments {
     /// The request was accepted.
     pub accepted: Time,
+    /// There was room for it.
+    pub admitted: Option<Time>,
     /// The machine runs.
     pub started: Option<Time>,
     /// The bot says that it can take the call.
@@ -228,13 +249,17 @@ impl Session {
             base_url,
             limits,
             state: State::Queued,
-            deadline_at: now.after(limits.start),
+            deadline_at: now.after(limits.queued),
             incarnation: 0,
             machine: MachineState::None,
             facts: None,
+            usage: None,
             room: RoomState::None,
+            warn_at: None,
+            warning: Warning::Ahead,
             moments: Moments {
                 accepted: now,
+                admitted: None,
                 started: None,
                 ready: None,
                 joined: None,

@@ -10,11 +10,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use callbox_core::{Fault, MachineFacts, StartStage};
+use callbox_core::{Fault, MachineFacts, StartStage, Usage};
 use callbox_link::{Link, fake::FakeAgent, fresh_wake};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{BotMachine, ImageRun, MachineSpec, Progress, Provider, StartFault, Started};
+use crate::{
+    Admission, BotMachine, Claim, ImageRun, MachineSpec, Progress, Provider, ReserveLevel,
+    StartFault, Started,
+};
 
 /// What the fake does when it is asked. Can be changed while it runs.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +30,14 @@ pub struct Script {
     pub ensure_loses_answer: bool,
     /// `ensure` waits until [`FakeProvider::release`].
     pub ensure_held: bool,
+    /// So many machines have room; the reserve counts. None: any number.
+    pub room: Option<usize>,
+    /// So many machines may start at once. None: any number.
+    pub max_starting: Option<usize>,
+    /// So many machines are in reserve, for whichever bot comes; taken by `ensure` and `shed`.
+    pub reserve: usize,
+    /// What each machine uses; none: it cannot be told.
+    pub usage: Option<Usage>,
     /// So many calls of `destroy` fail before one succeeds.
     pub destroy_failures: u32,
     /// How the agents of new machines behave.
@@ -88,11 +99,18 @@ impl FakeProvider {
         self.machines.lock().expect("no panic while held")
     }
 
-    async fn make(&self, name: &str, script: Script) -> Result<FakeAgent, Fault> {
+    /// The machine, and what it started from.
+    async fn make(&self, name: &str, script: Script) -> Result<(FakeAgent, &'static str), Fault> {
         if let Some(agent) = self.agent(name) {
-            return Ok(agent);
+            return Ok((agent, "fake"));
         }
         tokio::time::sleep(script.start_takes).await;
+        let from = {
+            let mut script = self.script();
+            let from = if script.reserve > 0 { "reserve" } else { "fake" };
+            script.reserve = script.reserve.saturating_sub(1);
+            from
+        };
         let agent = FakeAgent::new(script.agent);
         self.machines().insert(name.to_owned(), agent.clone());
         self.made.send_modify(|made| *made += 1);
@@ -100,7 +118,7 @@ impl FakeProvider {
             self.script().ensure_loses_answer = false;
             return Err(Fault::unknown("the fake provider was told to lose its answer"));
         }
-        Ok(agent)
+        Ok((agent, from))
     }
 }
 
@@ -115,6 +133,44 @@ impl Provider for FakeProvider {
         Ok(())
     }
 
+    async fn admit(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
+        let Script { room, reserve, .. } = *self.script();
+        // Those that were admitted and have not taken their machine yet.
+        let taking = claimed.iter().filter(|claim| self.agent(&claim.spec.name).is_none()).count();
+        let Some(room) = room else {
+            return Ok(if taking < reserve { Admission::Prepared } else { Admission::Granted });
+        };
+        let detail = format!("{} of {room} places are taken", claimed.len() + reserve);
+        Ok(match claimed.len() {
+            _ if taking < reserve => Admission::Prepared,
+            _ if room == 0 => Admission::Never { detail },
+            claimed if claimed + reserve - reserve.min(taking) < room => Admission::Granted,
+            _ => Admission::Full { detail },
+        })
+    }
+
+    async fn shed(&self, _next: &MachineSpec) -> Result<bool, Fault> {
+        let mut script = self.script();
+        let some = script.reserve > 0;
+        script.reserve = script.reserve.saturating_sub(1);
+        Ok(some)
+    }
+
+    fn max_starting(&self) -> Option<usize> {
+        self.script().max_starting
+    }
+
+    fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
+        let ready = self.script().reserve;
+        let level = ReserveLevel { ready, target: ready };
+        if ready == 0 { BTreeMap::new() } else { BTreeMap::from([("parrot".into(), level)]) }
+    }
+
+    async fn usage(&self, name: &str) -> Result<Option<Usage>, Fault> {
+        self.agent(name).ok_or_else(|| Fault::not_found("no such fake machine"))?;
+        Ok(self.script().usage)
+    }
+
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
         let MachineSpec { name, incarnation: _, bot } = spec;
         let began = Instant::now();
@@ -126,7 +182,7 @@ impl Provider for FakeProvider {
         if let Some(fault) = script.ensure_fails.clone() {
             return Err(fault);
         }
-        let agent = self.make(name, script).await?;
+        let (agent, from) = self.make(name, script).await?;
         let link = Link::open(agent.carrier()).await.map_err(Fault::unavailable)?;
         let prepare = bot.run.prepare(&ImageRun::default());
         link.prepare(&prepare).await.map_err(StartFault::of_prepare)?;
@@ -134,7 +190,7 @@ impl Provider for FakeProvider {
         link.wake(&fresh_wake(name)).await.map_err(Fault::refused)?;
         let stage = |name: &str, took| StartStage { name: name.into(), took };
         let stages = vec![stage("machine", awake - began), stage("wake", awake.elapsed())];
-        let facts = MachineFacts { accelerator: "none".into(), start: "fake".into(), stages };
+        let facts = MachineFacts { accelerator: "none".into(), start: from.into(), stages };
         Ok(Started { link, facts })
     }
 

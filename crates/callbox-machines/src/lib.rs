@@ -4,16 +4,20 @@
 //! That name is saved before [`Provider::ensure`] is called, so whatever became of a call, the
 //! machine can be found again, adopted or destroyed.
 
+mod admission;
+mod budget;
 mod fake;
 pub mod local;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use callbox_core::{Fault, MachineFacts};
+use callbox_core::{Fault, MachineFacts, Usage};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::Prepare;
 
+pub use admission::{Admission, Claim, ReserveLevel};
+pub use budget::{Budget, BudgetConfig, Cost};
 pub use fake::{FakeProvider, Script};
 pub use local::Local;
 
@@ -184,6 +188,43 @@ pub trait Provider: Send + Sync {
     /// A [`Fault`].
     async fn retain(&self, _bots: &[Arc<BotMachine>]) -> Result<(), Fault> {
         Ok(())
+    }
+
+    /// Whether there is room for one more machine beside those that are `claimed`. Books nothing
+    /// and is called for whoever is next, again and again: it must be quick.
+    ///
+    /// # Errors
+    /// A [`Fault`]; the caller asks again.
+    async fn admit(&self, _next: &MachineSpec, _claimed: &[Claim]) -> Result<Admission, Fault> {
+        Ok(Admission::Granted)
+    }
+
+    /// Gives up something that was prepared ahead (a machine in reserve), because a session needs
+    /// its room. False if there is nothing left to give up.
+    ///
+    /// # Errors
+    /// A [`Fault`]; the caller asks again.
+    async fn shed(&self, _next: &MachineSpec) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    /// How many machines may start at once; none where it does not matter.
+    fn max_starting(&self) -> Option<usize> {
+        None
+    }
+
+    /// How far the bots' reserves are filled, by bot.
+    fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
+        BTreeMap::new()
+    }
+
+    /// What a machine uses of its host now; none where that cannot be told. Costs the machine
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Fault`] of kind `NotFound` when there is no such machine.
+    async fn usage(&self, _name: &str) -> Result<Option<Usage>, Fault> {
+        Ok(None)
     }
 
     /// Runs the machine `spec.name`. One of that name that runs already is adopted.

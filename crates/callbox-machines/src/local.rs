@@ -6,10 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use callbox_core::{Fault, FaultKind, MachineFacts, StartStage};
+use callbox_core::{Fault, FaultKind, MachineFacts, StartStage, Usage};
 use callbox_link::{Link, LinkError};
 use callbox_microvm::{
-    Error, From as Origin, Host, MachineShape, Start, chain,
+    Accelerator, Error, From as Origin, Host, MachineShape, Start, chain,
     image::{Image, ImageError, ImageStore},
     template::Found,
 };
@@ -22,8 +22,10 @@ pub use callbox_microvm::{
     image,
 };
 
+use crate::budget::OVERHEAD_MIB;
 use crate::{
-    BotMachine, ImageRun, MachineSpec, Network, Progress, Provider, StartFault, StartFrom, Started,
+    Admission, BotMachine, Budget, BudgetConfig, Claim, Cost, ImageRun, MachineSpec, Network,
+    Progress, Provider, StartFault, StartFrom, Started,
 };
 
 /// The provider `local`.
@@ -31,6 +33,7 @@ use crate::{
 pub struct Local {
     host: Host,
     images: Arc<ImageStore>,
+    budget: Budget,
 }
 
 impl Local {
@@ -43,7 +46,29 @@ impl Local {
         let data_dir = host.data_dir().to_owned();
         let images = tokio::task::spawn_blocking(move || ImageStore::open(&data_dir));
         let images = images.await.expect("opening a directory does not panic");
-        Ok(Local { host, images: Arc::new(images.map_err(image_fault)?) })
+        let budget = Budget::of_host(&BudgetConfig::default());
+        Ok(Local { host, images: Arc::new(images.map_err(image_fault)?), budget })
+    }
+
+    /// With what the operator says about the host.
+    #[must_use]
+    pub fn with_budget(self, config: &BudgetConfig) -> Local {
+        Local { budget: Budget::of_host(config), ..self }
+    }
+
+    /// What there is for all machines together.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// What a machine of this bot takes, at its worst.
+    fn cost(&self, bot: &BotMachine) -> Cost {
+        // Under software emulation a machine has one processor, and a cache of translated code.
+        let (cpus, cache) = match self.host.accelerator() {
+            Accelerator::Kvm => (u64::from(bot.vcpus), 0),
+            Accelerator::Tcg => (1, u64::from(self.host.translation_cache_mib())),
+        };
+        Cost { memory_mib: u64::from(bot.memory_mib) + cache + OVERHEAD_MIB, cpus }
     }
 
     /// The host itself, for those who look after its templates.
@@ -146,6 +171,39 @@ impl Provider for Local {
             tracing::info!(template.id = template.id(), "removed a template that no bot uses");
         }
         Ok(())
+    }
+
+    async fn admit(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
+        let machines = claimed.iter().map(|claim| self.cost(&claim.spec.bot));
+        // A template is memory too, once for all its clones.
+        let bots = claimed.iter().map(|claim| &claim.spec.bot).chain([&next.bot]);
+        let mut templates: Vec<&Arc<BotMachine>> = Vec::new();
+        for bot in bots.filter(|bot| bot.start == StartFrom::Clone) {
+            if !templates.contains(&bot) {
+                templates.push(bot);
+            }
+        }
+        let template = |bot: &Arc<BotMachine>| Cost { memory_mib: bot.memory_mib.into(), cpus: 0 };
+        let held = machines.chain(templates.into_iter().map(template));
+        let own = Some(&next.bot).filter(|bot| bot.start == StartFrom::Clone).map(template);
+        Ok(match self.budget.admit(held, self.cost(&next.bot)) {
+            Admission::Full { detail } => match self.budget.admit(own, self.cost(&next.bot)) {
+                // Even alone with its template.
+                Admission::Full { detail } => Admission::Never { detail },
+                _ => Admission::Full { detail },
+            },
+            other => other,
+        })
+    }
+
+    fn max_starting(&self) -> Option<usize> {
+        Some(self.budget.max_starting)
+    }
+
+    async fn usage(&self, name: &str) -> Result<Option<Usage>, Fault> {
+        let callbox_microvm::Usage { unique_bytes, shared_bytes, cpu } =
+            self.host.usage(name).map_err(fault)?;
+        Ok(Some(Usage { unique_bytes, shared_bytes, cpu }))
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {

@@ -33,6 +33,7 @@ mod reserve;
 mod run;
 mod start;
 pub mod template;
+mod usage;
 
 pub use config::{
     Accelerator, AcceleratorChoice, CageChoice, HostConfig, MachineShape, Network, Progress,
@@ -43,3 +44,4 @@ pub use layout::check_name;
 pub use reserve::Parked;
 pub use start::{From, Start, Started};
 pub use template::Template;
+pub use usage::Usage;

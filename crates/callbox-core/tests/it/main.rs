@@ -2,4 +2,5 @@
 
 mod properties;
 mod table;
+mod warning;
 mod world;

@@ -14,6 +14,11 @@ fn every_state() -> Vec<(&'static str, Session)> {
     let joining = after(&room, &[started]);
     let ready = after(&joining, &[EventKind::BotReady]);
     let live = after(&ready, &[EventKind::ClientJoined]);
+    // 590 s of 600 are over, and the warning comes 60 s before the end.
+    let due = match apply(&live, &event(591, EventKind::TimePassed)) {
+        Ok(Applied::Changed(due)) => *due,
+        other => panic!("the warning is due: {other:?}"),
+    };
     let ending = after(&live, &[EventKind::EndRequested(stop())]);
     let ended = after(&ending, &[EventKind::MachineDestroyed, EventKind::RoomClosed]);
     vec![
@@ -22,6 +27,7 @@ fn every_state() -> Vec<(&'static str, Session)> {
         ("Joining", joining),
         ("Joining, ready", ready),
         ("Live", live),
+        ("Live, warning due", due),
         ("Ending", ending),
         ("Ended", ended),
     ]

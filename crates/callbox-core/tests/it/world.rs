@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use callbox_core::{
     BotExit, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, Session, SessionId, Time,
+    Usage, UsageAt, UsageSeen,
 };
 use serde_json::Value;
 
 pub(crate) const LIMITS: Limits = Limits {
+    queued: Duration::from_secs(5),
     start: Duration::from_secs(10),
     ready: Duration::from_secs(20),
     join: Duration::from_secs(30),
     live: Duration::from_secs(600),
+    warn: Duration::from_secs(60),
     ending: Duration::from_secs(15),
 };
 
@@ -58,11 +61,18 @@ pub(crate) fn every_event() -> Vec<(&'static str, EventKind)> {
         ("ClientLeft", EventKind::ClientLeft { detail: detail() }),
         ("ClientOverflow", EventKind::ClientOverflow { detail: detail() }),
         ("Audible", EventKind::Audible),
+        ("WarningDelivered", EventKind::WarningDelivered),
+        ("WarningFailed", EventKind::WarningFailed { detail: detail() }),
+        ("Measured", EventKind::Measured(seen())),
         ("EndRequested", EventKind::EndRequested(stop())),
         ("TimePassed", EventKind::TimePassed),
         ("MachineDestroyed", EventKind::MachineDestroyed),
         ("RoomClosed", EventKind::RoomClosed),
     ]
+}
+
+fn seen() -> UsageSeen {
+    UsageSeen::default().with(Usage { unique_bytes: 7, ..Usage::default() }, UsageAt::Ready)
 }
 
 fn start_failed() -> EndReason {
