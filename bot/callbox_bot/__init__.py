@@ -12,9 +12,18 @@ A bot file that keeps random state of its own registers a hook:
     @on_wake
     def reseed(wake: Wake) -> None:
         my_generator.seed(wake.derive("my-generator", 32))
+
+A bot that wants to take its leave before the session's deadline registers another:
+
+    from callbox_bot import EndWarning, on_warning
+
+    @on_warning
+    async def say_goodbye(warning: EndWarning) -> None:
+        ...
 """
 
 from callbox_bot.wake import Wake, on_wake
+from callbox_bot.warning import EndWarning, on_warning
 
-__all__ = ["Wake", "on_wake"]
+__all__ = ["EndWarning", "Wake", "on_wake", "on_warning"]
 __version__ = "0.1.0"

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from callbox_bot.log import logger
 from callbox_bot.session import NotNowError
 from callbox_bot.wake import BadWakeError, parse_wake
+from callbox_bot.warning import BadWarningError, parse_warning, tell
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -48,6 +49,7 @@ def build(bot_file: BotFile, life: Life) -> Router:
             Route("/bot", contract.bot, methods=["POST"]),
             WebSocketRoute("/ws", contract.ws),
             Route("/_callbox/wake", contract.wake, methods=["POST"]),
+            Route("/_callbox/warning", contract.warning, methods=["POST"]),
         ]
     )
 
@@ -90,6 +92,13 @@ class _Contract:
             logger.opt(exception=error).error("the wake failed; this process stays unready")
             return _error(500, "not-reseeded", f"reseeding failed: {type(error).__name__}")
         return _answer({"generation_id": wake.generation_id, "reseeded": reseeded})
+
+    async def warning(self, request: Request) -> JSONResponse:
+        try:
+            warning = parse_warning(await _json(request))
+        except BadWarningError as error:
+            return _error(400, "bad-request", str(error))
+        return _answer({"hooks": await tell(warning)})
 
     async def bot(self, request: Request) -> JSONResponse:
         body = await _json(request)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use callbox_protocol::agent::{Prepare, SessionData, Stop, Wake};
+use callbox_protocol::agent::{Prepare, SessionData, Stop, Wake, Warning};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::feed::{Feed, follow};
 use crate::machine::Machine;
 use crate::refusal::Refusal;
-use crate::{end, prepare, session, tunnel, wake};
+use crate::{end, prepare, session, tunnel, wake, warn};
 
 /// Longest request that is read, in bytes.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
@@ -72,6 +72,11 @@ async fn dispatch(
         (Method::POST, "/v1/session") => {
             let data: SessionData = read(request).await?;
             Ok(json(&session::accept(&machine, data)?))
+        }
+        (Method::POST, "/v1/warn") => {
+            let warning: Warning = read(request).await?;
+            warn::warn(&machine, &warning).await?;
+            Ok(json(&serde_json::json!({})))
         }
         (Method::POST, "/v1/stop") => {
             let asked: Stop = read(request).await?;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use callbox_protocol::agent::LogStream;
-use rustix::process::{Pid, Signal, geteuid, kill_process_group};
+use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use tokio::task::JoinHandle;
 
 use crate::logs::Logs;
@@ -119,6 +119,12 @@ impl Bot {
     pub(crate) fn signal(&self, signal: Signal) {
         // Fails when the whole group is gone, which is what a signal is for.
         let _ = kill_process_group(self.group, signal);
+    }
+
+    /// Sends a signal to the bot's main process alone: what it started does not know our words.
+    pub(crate) fn signal_leader(&self, signal: Signal) {
+        // It is a child that we have not waited for, or it is gone and this fails.
+        let _ = kill_process(self.group, signal);
     }
 
     /// Whether the kernel ended a process for want of memory since this bot was started.

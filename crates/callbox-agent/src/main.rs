@@ -19,6 +19,7 @@ mod pipe;
 mod place;
 mod port;
 mod prepare;
+mod private;
 mod program;
 mod ready;
 mod reap;
@@ -28,6 +29,7 @@ mod session;
 mod sockets;
 mod tunnel;
 mod wake;
+mod warn;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,6 @@
 //! Handing the session to the bot.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +8,11 @@ use callbox_protocol::agent::{
     CommandReady, Contract, Phase, Prepare, SessionAccepted, SessionData,
 };
 use http::Method;
-use rustix::process::geteuid;
 use serde_json::Value;
 
 use crate::loopback;
 use crate::machine::Machine;
+use crate::private;
 use crate::program;
 use crate::ready::{self, Outcome, Sign};
 use crate::refusal::Refusal;
@@ -39,7 +36,9 @@ pub(crate) fn accept(
         }
         Contract::Http { .. } => Vec::new(),
     };
-    write_env(&machine.place.run_dir, &session, &prepare).map_err(|error| {
+    let secrets = serde_json::to_vec(&session.env).unwrap_or_default();
+    let path = machine.place.run_dir.join("env.json");
+    private::write(&path, &prepare, &secrets).map_err(|error| {
         Refusal::internal(format!("the bot's secrets cannot be written for it: {error}"))
     })?;
     machine.set_session(session_id.clone(), session.incarnation);
@@ -47,7 +46,9 @@ pub(crate) fn accept(
     let machine = Arc::clone(machine);
     tokio::spawn(async move {
         match prepare.contract {
-            Contract::Command { ready } => run(&machine, &prepare, &argv, &session, ready).await,
+            Contract::Command { ready, .. } => {
+                run(&machine, &prepare, &argv, &session, ready).await
+            }
             Contract::Http { .. } => hand_over(&machine, &prepare, &session).await,
         }
     });
@@ -189,22 +190,6 @@ fn base64_url(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
-}
-
-/// Writes the bot's secrets where only the bot's user can read them.
-fn write_env(run_dir: &Path, session: &SessionData, prepare: &Prepare) -> io::Result<()> {
-    fs::create_dir_all(run_dir)?;
-    fs::set_permissions(run_dir, Permissions::from_mode(0o755))?;
-    let path = run_dir.join("env.json");
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
-    if geteuid().is_root() {
-        chown(&path, Some(prepare.uid), Some(prepare.gid))?;
-    }
-    file.write_all(&serde_json::to_vec(&session.env)?)
 }
 
 #[cfg(test)]

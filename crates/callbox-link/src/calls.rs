@@ -9,6 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use callbox_protocol::agent::{
     AgentError, Awake, Frozen, Health, Prepare, Prepared, SessionAccepted, SessionData, Stop, Wake,
+    Warning,
 };
 
 use crate::link::broken;
@@ -97,6 +98,19 @@ impl Link {
             });
         }
         Ok(accepted)
+    }
+
+    /// Tells the bot that its session is about to end. What the bot makes of it is its own
+    /// business: success means that the agent did its part.
+    ///
+    /// The agent gives the bot five seconds to answer, so nobody should wait for this who has
+    /// something better to do.
+    ///
+    /// # Errors
+    /// As all calls; `wrong-phase` when there is no session, `bot-exited` when it is over.
+    pub async fn warn(&self, warning: &Warning) -> Result<(), LinkError> {
+        let _: IgnoredAny = self.call("warn", Method::POST, Some(warning)).await?;
+        Ok(())
     }
 
     /// Ends the bot (SIGTERM, after `grace` SIGKILL) and then the machine.

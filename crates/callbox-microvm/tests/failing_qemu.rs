@@ -84,7 +84,7 @@ fn shape() -> MachineShape {
 
 fn prepare() -> Prepare {
     Prepare {
-        contract: Contract::Command { ready: CommandReady::Started },
+        contract: Contract::Command { ready: CommandReady::Started, warning_signal: None },
         argv: vec!["/bot".into()],
         env: BTreeMap::new(),
         cwd: "/".into(),

@@ -31,6 +31,7 @@
 //! | `GET /v1/events?after=N` | | lines of [`AgentEvent`] (`application/x-ndjson`) | any time; stays open |
 //! | `GET /v1/logs?after=N` | | lines of [`LogLine`] (`application/x-ndjson`) | any time; stays open |
 //! | `CONNECT 127.0.0.1:PORT` | | a byte tunnel to that port inside the machine | after a successful wake |
+//! | `POST /v1/warn` | [`Warning`] | `{}` | in a session, any number of times: its end is near |
 //! | `POST /v1/stop` | [`Stop`] | `{}` | ends the bot, then the machine |
 //!
 //! Everything else is 404; a call at the wrong time is 409; both with an [`AgentError`].
@@ -51,6 +52,8 @@ pub const HELLO_RETRY_MS: u64 = 250;
 pub const AGENT_PORT_NAME: &str = "callbox.agent";
 /// Path of the wake hook that `callbox-bot` serves on the bot's own port.
 pub const BOT_WAKE_PATH: &str = "/_callbox/wake";
+/// Path on the bot's own port at which an `http` bot hears a [`Warning`].
+pub const BOT_WARNING_PATH: &str = "/_callbox/warning";
 
 /// Answer to `GET /v1/health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +120,28 @@ pub enum Contract {
     Command {
         /// What counts as the bot's own word that it can take the call.
         ready: CommandReady,
+        /// What tells the bot's process that there is a [`Warning`] to read. Nothing by default:
+        /// a signal ends programs that do not expect it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warning_signal: Option<WarningSignal>,
     },
+}
+
+/// The signals that may say "there is a warning to read".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WarningSignal {
+    /// `SIGUSR1`
+    #[serde(rename = "SIGUSR1")]
+    Usr1,
+    /// `SIGUSR2`
+    #[serde(rename = "SIGUSR2")]
+    Usr2,
+    /// `SIGHUP`
+    #[serde(rename = "SIGHUP")]
+    Hup,
+    /// `SIGINT`
+    #[serde(rename = "SIGINT")]
+    Int,
 }
 
 /// What must acknowledge a wake inside the bot's own process.
@@ -232,6 +256,19 @@ impl std::fmt::Debug for SessionData {
 pub struct SessionAccepted {
     /// The session that was accepted.
     pub session_id: String,
+}
+
+/// Body of `POST /v1/warn`: the session will be ended by the host, whatever the bot does.
+///
+/// A courtesy: the call succeeds when the agent did its part, and what the bot made of it is in
+/// the log. An `http` bot gets this object at [`BOT_WARNING_PATH`]; a `command` bot finds it in
+/// `/run/callbox/warning.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// How long the session still has, in milliseconds.
+    pub ends_in_ms: u64,
+    /// Why it ends: a stable kebab-case word such as `live-timeout` or `draining`.
+    pub reason: String,
 }
 
 /// Body of `POST /v1/stop`.

@@ -8,7 +8,7 @@ use callbox_protocol::agent::Prepare;
 use crate::house::{House, http};
 
 /// A bot that follows the `http` contract on a free port. `manners` says what it does badly:
-/// `unready`, `no-reseed`, `holds-connection:PORT`, or nothing.
+/// `unready`, `no-reseed`, `deaf`, `holds-connection:PORT`, or nothing.
 pub fn http_bot(house: &House, manners: &str) -> Prepare {
     let program = std::env::current_exe().unwrap();
     let program = program.to_str().unwrap();
@@ -58,7 +58,8 @@ fn answer(mut stream: TcpStream, manners: &str) {
     let status = match (path, manners) {
         ("/readyz", "unready") => 503,
         ("/_callbox/wake", "no-reseed") => 500,
-        ("/readyz" | "/bot" | "/_callbox/wake", _) => 200,
+        ("/_callbox/warning", "deaf") => 404,
+        ("/readyz" | "/bot" | "/_callbox/wake" | "/_callbox/warning", _) => 200,
         _ => 404,
     };
     let directory = std::env::var("TEST_BOT_DIRECTORY").unwrap();

@@ -109,7 +109,7 @@ pub async fn log_line(link: &Link, part: &str) -> String {
 }
 
 pub fn command(argv: &[&str], ready: CommandReady) -> Prepare {
-    prepare(argv, Contract::Command { ready })
+    prepare(argv, Contract::Command { ready, warning_signal: None })
 }
 
 pub fn http(argv: &[&str], port: u16) -> Prepare {

@@ -7,3 +7,4 @@ mod prepare;
 mod session;
 mod tunnel;
 mod wake;
+mod warn;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use callbox_protocol::agent::{
     AgentError, AgentEventKind, Awake, Frozen, Health, Phase, Prepare, Prepared, SessionAccepted,
-    SessionData, Stop, Wake,
+    SessionData, Stop, Wake, Warning,
 };
 
 use super::bot;
@@ -90,6 +90,7 @@ async fn answer(
         (Method::POST, "freeze") => freeze(&state, &end),
         (Method::POST, "wake") => wake(&state, request).await,
         (Method::POST, "session") => session(&state, request).await,
+        (Method::POST, "warn") => warn(&state, request).await,
         (Method::POST, "stop") => stop(&state, request).await,
         _ => Err(refusal(StatusCode::NOT_FOUND, "not-found", "no such call")),
     };
@@ -160,6 +161,17 @@ async fn session(state: &Arc<State>, request: Request<Incoming>) -> Answer {
         state.bot_exit(Some(code), None, false);
     }
     Ok(json(&SessionAccepted { session_id }))
+}
+
+async fn warn(state: &State, request: Request<Incoming>) -> Answer {
+    let warning: Warning = read(request).await?;
+    let phase = state.phase();
+    if phase != Phase::InSession {
+        let message = format!("this call is not for the phase {phase:?}");
+        return Err(refusal(StatusCode::CONFLICT, "wrong-phase", &message));
+    }
+    state.note(|seen| seen.warnings.push(warning));
+    Ok(json(&serde_json::json!({})))
 }
 
 async fn stop(state: &Arc<State>, request: Request<Incoming>) -> Answer {

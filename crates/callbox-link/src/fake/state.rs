@@ -2,7 +2,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callbox_protocol::agent::{
-    AgentEvent, AgentEventKind, LogLine, LogStream, Phase, Prepare, SessionData, Wake,
+    AgentEvent, AgentEventKind, LogLine, LogStream, Phase, Prepare, SessionData, Wake, Warning,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,8 @@ pub struct Seen {
     pub wakes: Vec<Wake>,
     /// Bodies of `POST /v1/session`.
     pub sessions: Vec<SessionData>,
+    /// Bodies of `POST /v1/warn`.
+    pub warnings: Vec<Warning>,
     /// Graces of `POST /v1/stop`.
     pub stops: Vec<Duration>,
     /// Tunnels that were opened.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use callbox_link::fake::{BotReady, FakeAgent, Script};
 use callbox_link::{Link, LinkError, fresh_wake};
-use callbox_protocol::agent::{AgentEventKind, Phase};
+use callbox_protocol::agent::{AgentEventKind, Phase, Warning};
 use futures::StreamExt;
 use tokio::io::{DuplexStream, copy, split};
 
@@ -27,9 +27,12 @@ async fn a_machine_is_used_from_boot_to_stop() {
     agent.log("line one");
     let line = soon(link.logs(0).next()).await.unwrap().unwrap();
     assert_eq!((line.seq, line.text.as_str()), (1, "line one"));
+    let warning = Warning { ends_in_ms: 500, reason: "live-timeout".to_owned() };
+    link.warn(&warning).await.unwrap();
     link.stop(Duration::from_secs(3)).await.unwrap();
     soon(link.closed()).await;
     let seen = agent.seen();
+    assert_eq!(seen.warnings, [warning]);
     assert_eq!(seen.stops, [Duration::from_secs(3)]);
     assert_eq!((seen.connections, seen.freezes), (2, 1));
 }

@@ -31,7 +31,7 @@ pub async fn awake(script: Script) -> (FakeAgent, Link) {
 
 pub fn prepare() -> Prepare {
     Prepare {
-        contract: Contract::Command { ready: CommandReady::Started },
+        contract: Contract::Command { ready: CommandReady::Started, warning_signal: None },
         argv: vec!["bot".to_owned()],
         env: Default::default(),
         cwd: "/".to_owned(),

@@ -111,7 +111,7 @@ mod tests {
             image: "sha256:x".into(),
             host_cpu: None,
             prepare: Prepare {
-                contract: Contract::Command { ready: CommandReady::Started },
+                contract: Contract::Command { ready: CommandReady::Started, warning_signal: None },
                 argv: vec!["/bot".into()],
                 env: BTreeMap::new(),
                 cwd: "/".into(),

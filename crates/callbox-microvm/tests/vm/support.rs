@@ -138,7 +138,7 @@ pub fn shape() -> MachineShape {
 
 pub fn prepare() -> Prepare {
     Prepare {
-        contract: Contract::Command { ready: CommandReady::Listening },
+        contract: Contract::Command { ready: CommandReady::Listening, warning_signal: None },
         argv: ["/bin/busybox", "sh", "/bot.sh", "{session_id}"].map(str::to_owned).to_vec(),
         env: BTreeMap::new(),
         cwd: "/".into(),

@@ -4,6 +4,7 @@
 //! use. What is wrong is said with the key, the value and where it came from, before anything
 //! is started.
 
+mod contract;
 mod raw;
 pub mod secret;
 mod sources;
@@ -12,7 +13,6 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use callbox_core::Limits;
 use callbox_machines::{BotMachine, BotRun, Network, StartFrom};
-use callbox_protocol::agent::{CommandReady, Contract, Reseed};
 use raw::{Raw, RawBot};
 use secret::SecretSource;
 
@@ -210,20 +210,7 @@ impl Bot {
             live: seconds("timeouts.live_s", raw.timeouts.live_s)?,
             ending: seconds("timeouts.ending_s", raw.timeouts.ending_s)?,
         };
-        let contract = match raw.contract {
-            raw::RawContract::Http => Contract::Http {
-                reseed: match raw.reseed {
-                    raw::RawReseed::Hook => Reseed::Hook,
-                    raw::RawReseed::Kernel => Reseed::Kernel,
-                },
-            },
-            raw::RawContract::Command => Contract::Command {
-                ready: match raw.ready {
-                    raw::RawReady::Started => CommandReady::Started,
-                    raw::RawReady::Listening => CommandReady::Listening,
-                },
-            },
-        };
+        let contract = contract::contract(&raw, key)?;
         let machine = BotMachine {
             bot: name.to_owned(),
             image: raw.image,

@@ -87,6 +87,7 @@ pub(super) struct RawBot {
     pub port: u16,
     pub reseed: RawReseed,
     pub ready: RawReady,
+    pub warning_signal: String,
     pub start: RawStart,
     pub memory_mib: u32,
     pub vcpus: u8,

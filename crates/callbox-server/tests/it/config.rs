@@ -65,6 +65,11 @@ fn what_is_wrong_is_named() {
         ("[bots.a]\nimage = \"x\"\ntransports = []", "bots.a.transports"),
         ("[bots.a]\nimage = \"x\"\nstart = \"warm\"", "warm"),
         ("[bots.a]\nimage = \"x\"\n[bots.a.timeouts]\njoin_s = -1", "join_s"),
+        (
+            "[bots.a]\nimage = \"x\"\ncontract = \"command\"\nwarning_signal = \"SIGKILL\"",
+            "SIGKILL",
+        ),
+        ("[bots.a]\nimage = \"x\"\nwarning_signal = \"SIGUSR1\"", "/_callbox/warning"),
         ("[bots.\"../a\"]\nimage = \"x\"", "../a"),
         ("[bots", "TOML"),
     ];
