@@ -51,8 +51,8 @@ warn_s = 0.7
 [bots.long]
 transports = ["fake"]
 [bots.long.timeouts]
-live_s = 60
-warn_s = 59.5
+live_s = 8
+warn_s = 4
 "#;
 
 /// Sessions that may live at once, where a test does not say.
