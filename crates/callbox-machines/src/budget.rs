@@ -10,10 +10,6 @@ use std::path::{Path, PathBuf};
 
 use crate::Admission;
 
-/// Memory of a machine's process beside the machine's own and the translation cache, in MiB.
-/// Measured with QEMU 7.2: 17 to 24 MiB of its own after a call, rounded up.
-pub(crate) const OVERHEAD_MIB: u64 = 32;
-
 /// What the operator says about the host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BudgetConfig {

@@ -36,6 +36,8 @@ pub struct Script {
     pub max_starting: Option<usize>,
     /// So many machines are in reserve, for whichever bot comes; taken by `ensure` and `shed`.
     pub reserve: usize,
+    /// So many machines are in reserve for a bot that nobody asks for; taken by `shed`.
+    pub reserve_for_others: usize,
     /// What each machine uses; none: it cannot be told.
     pub usage: Option<Usage>,
     /// So many calls of `destroy` fail before one succeeds.
@@ -51,6 +53,23 @@ pub struct FakeProvider {
     machines: Mutex<BTreeMap<String, FakeAgent>>,
     released: watch::Sender<bool>,
     made: watch::Sender<usize>,
+    starting: Mutex<Starting>,
+}
+
+/// How many starts are under way, and how many ever were at once.
+#[derive(Default)]
+struct Starting {
+    now: usize,
+    most: usize,
+}
+
+/// A start that is under way until this is dropped, as a cancelled one is.
+struct UnderWay<'a>(&'a FakeProvider);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.starting.lock().expect("no panic while held").now -= 1;
+    }
 }
 
 impl FakeProvider {
@@ -84,6 +103,18 @@ impl FakeProvider {
         *self.made.borrow()
     }
 
+    /// How many starts were ever under way at once.
+    pub fn most_starting(&self) -> usize {
+        self.starting.lock().expect("no panic while held").most
+    }
+
+    fn begin(&self) -> UnderWay<'_> {
+        let mut starting = self.starting.lock().expect("no panic while held");
+        starting.now += 1;
+        starting.most = starting.most.max(starting.now);
+        UnderWay(self)
+    }
+
     /// The machine dies: its connections are cut and it is gone.
     pub fn kill(&self, name: &str) {
         if let Some(agent) = self.machines().remove(name) {
@@ -97,6 +128,11 @@ impl FakeProvider {
 
     fn machines(&self) -> MutexGuard<'_, BTreeMap<String, FakeAgent>> {
         self.machines.lock().expect("no panic while held")
+    }
+
+    /// How many were admitted and have not taken their machine yet.
+    fn taking(&self, claimed: &[Claim]) -> usize {
+        claimed.iter().filter(|claim| self.agent(&claim.spec.name).is_none()).count()
     }
 
     /// The machine, and what it started from.
@@ -134,26 +170,33 @@ impl Provider for FakeProvider {
     }
 
     async fn admit(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
-        let Script { room, reserve, .. } = *self.script();
-        // Those that were admitted and have not taken their machine yet.
-        let taking = claimed.iter().filter(|claim| self.agent(&claim.spec.name).is_none()).count();
+        let Script { room, reserve, reserve_for_others: others, .. } = *self.script();
+        let taking = self.taking(claimed);
         let Some(room) = room else {
             return Ok(if taking < reserve { Admission::Prepared } else { Admission::Granted });
         };
-        let detail = format!("{} of {room} places are taken", claimed.len() + reserve);
+        let detail = format!("{} of {room} places are taken", claimed.len() + reserve + others);
         Ok(match claimed.len() {
             _ if taking < reserve => Admission::Prepared,
             _ if room == 0 => Admission::Never { detail },
-            claimed if claimed + reserve - reserve.min(taking) < room => Admission::Granted,
+            claimed if claimed + reserve - reserve.min(taking) + others < room => {
+                Admission::Granted
+            }
             _ => Admission::Full { detail },
         })
     }
 
-    async fn shed(&self, _next: &MachineSpec) -> Result<bool, Fault> {
+    async fn shed(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
+        let taking = self.taking(claimed);
         let mut script = self.script();
-        let some = script.reserve > 0;
-        script.reserve = script.reserve.saturating_sub(1);
-        Ok(some)
+        if script.reserve_for_others > 0 {
+            script.reserve_for_others -= 1;
+        } else if script.reserve > taking {
+            script.reserve -= 1;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn max_starting(&self) -> Option<usize> {
@@ -161,9 +204,12 @@ impl Provider for FakeProvider {
     }
 
     fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
-        let ready = self.script().reserve;
-        let level = ReserveLevel { ready, target: ready };
-        if ready == 0 { BTreeMap::new() } else { BTreeMap::from([("parrot".into(), level)]) }
+        let Script { reserve, reserve_for_others, .. } = *self.script();
+        let levels = [("parrot", reserve), ("others", reserve_for_others)].into_iter();
+        levels
+            .filter(|(_, ready)| *ready > 0)
+            .map(|(bot, ready)| (bot.to_owned(), ReserveLevel { ready, target: ready }))
+            .collect()
     }
 
     async fn usage(&self, name: &str) -> Result<Option<Usage>, Fault> {
@@ -173,6 +219,7 @@ impl Provider for FakeProvider {
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
         let MachineSpec { name, incarnation: _, bot } = spec;
+        let _under_way = self.begin();
         let began = Instant::now();
         let script = self.script().clone();
         if script.ensure_held {

@@ -233,11 +233,12 @@ pub trait Provider: Send + Sync {
     }
 
     /// Gives up something that was prepared ahead (a machine in reserve), because a session needs
-    /// its room. False if there is nothing left to give up.
+    /// its room; never one that a claim before it will take. False if there is nothing left to
+    /// give up.
     ///
     /// # Errors
     /// A [`Fault`]; the caller asks again.
-    async fn shed(&self, _next: &MachineSpec) -> Result<bool, Fault> {
+    async fn shed(&self, _next: &MachineSpec, _claimed: &[Claim]) -> Result<bool, Fault> {
         Ok(false)
     }
 

@@ -3,12 +3,21 @@
 //! Times are RFC 3339 strings in UTC with microseconds; spans are milliseconds as numbers.
 //! Enum values are kebab-case. Within v1 there are only additions.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Response header of a start that carries the session's id (the websocket client refuses
 /// unknown keys in the body).
 pub const SESSION_ID_HEADER: &str = "x-callbox-session-id";
+
+/// Response header of a start whose session must wait: its position in the queue, 1 is next.
+pub const QUEUE_POSITION_HEADER: &str = "x-callbox-queue-position";
+
+/// Response header of a start whose session must wait: how long it will, in milliseconds, at the
+/// pace of late; absent while nothing is known.
+pub const QUEUE_WAIT_HEADER: &str = "x-callbox-queue-wait-ms";
 
 /// Body of `POST /start` (Pipecat's development runner) and
 /// `POST /v1/public/{bot}/start` (Pipecat Cloud). All optional; unknown keys are accepted.
@@ -103,6 +112,80 @@ pub struct Session {
     pub start_stages: Vec<Stage>,
     /// When the current state times out.
     pub deadline_at: Option<String>,
+    /// Its place in the queue, while `state` is `queued`.
+    #[serde(default)]
+    pub queue: Option<QueuePlace>,
+    /// The warning of the bot before the call's longest time is over; set when the call begins.
+    #[serde(default)]
+    pub warning: Option<Warning>,
+    /// What the machine uses or used of its host; absent where its provider cannot tell.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+}
+
+/// A session's place in the queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QueuePlace {
+    /// 1 is next.
+    pub position: u32,
+    /// How long it will wait, in milliseconds, at the pace of late; absent while nothing is known.
+    pub wait_ms: Option<f64>,
+}
+
+/// The warning of a bot that its call will end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Warning {
+    /// When it is due.
+    pub at: String,
+    /// What became of it.
+    pub state: WarningState,
+}
+
+/// What became of a [`Warning`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum WarningState {
+    /// It is not time yet.
+    Ahead,
+    /// The bot is being told.
+    Due,
+    /// The bot was told.
+    Delivered,
+    /// The bot could not be told.
+    GivenUp,
+}
+
+/// Data of the event `warning` in a session's stream: its call will end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EndWarning {
+    /// How long the call still has, in milliseconds.
+    pub ends_in_ms: f64,
+    /// The end code that it will have.
+    pub reason: String,
+}
+
+/// What a machine uses or used of its host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Usage {
+    /// Memory that would be free again if the machine ended, in bytes, as last measured.
+    pub unique_bytes: u64,
+    /// Memory that it has in common with others (its template, programs), as last measured.
+    pub shared_bytes: u64,
+    /// The most that was measured of `unique_bytes`.
+    pub highest_unique_bytes: u64,
+    /// Time of processors that it used since it was made, in milliseconds.
+    pub cpu_ms: f64,
+    /// `unique_bytes` when the bot had become ready.
+    pub ready_unique_bytes: Option<u64>,
+    /// `unique_bytes` when the first bot audio had left the machine.
+    pub audible_unique_bytes: Option<u64>,
+    /// `unique_bytes` right before the machine was taken away.
+    pub end_unique_bytes: Option<u64>,
 }
 
 /// One part of a machine's start.
@@ -120,7 +203,7 @@ pub struct Stage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionState {
-    /// Accepted, nothing asked of anybody yet.
+    /// Accepted; it waits for room, and nothing was asked of anybody yet.
     Queued,
     /// The machine (and the room) are being made.
     Starting,
@@ -161,6 +244,9 @@ pub enum Outcome {
 pub struct Moments {
     /// The request was accepted.
     pub accepted: Option<String>,
+    /// There was room for it; the same as `accepted` where it did not have to wait.
+    #[serde(default)]
+    pub admitted: Option<String>,
     /// The machine runs.
     pub started: Option<String>,
     /// The bot says that it can take the call.
@@ -179,6 +265,9 @@ pub struct Moments {
 pub struct StagesMs {
     /// Always 0: everything is counted from here.
     pub accepted: Option<f64>,
+    /// See [`Moments::admitted`].
+    #[serde(default)]
+    pub admitted: Option<f64>,
     /// See [`Moments::started`].
     pub started: Option<f64>,
     /// See [`Moments::ready`].
@@ -213,6 +302,22 @@ pub struct Info {
     pub auth: bool,
     /// The bots that can be called.
     pub bots: Vec<BotInfo>,
+    /// How far the bots' reserves are filled, by bot; those without one are absent.
+    #[serde(default)]
+    pub reserves: BTreeMap<String, Reserve>,
+    /// Sessions that wait for room.
+    #[serde(default)]
+    pub queued: u32,
+}
+
+/// How far a bot's reserve is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reserve {
+    /// Machines that can be taken at once.
+    pub ready: u32,
+    /// Machines that shall be there.
+    pub target: u32,
 }
 
 /// One bot in [`Info`].

@@ -14,9 +14,11 @@ pub mod metrics;
 pub mod plane;
 mod prepare;
 mod proxy;
+pub mod queue;
 mod random;
 pub mod serve;
 pub mod store;
 pub mod sweep;
+mod usage;
 
 pub use clock::{now, rfc3339 as clock_text};

@@ -9,6 +9,10 @@ pub fn describe() {
     describe_counter!("callbox_sessions_refused_total", "Starts that were refused, by code.");
     describe_counter!("callbox_sessions_ended_total", "Sessions that ended, by bot and code.");
     describe_gauge!("callbox_sessions_live", "Sessions that have not ended and are driven here.");
+    describe_gauge!("callbox_sessions_queued", "Sessions of those that wait for room.");
+    describe_gauge!("callbox_reserve_ready", "Machines in reserve, by bot.");
+    describe_gauge!("callbox_reserve_target", "Machines that shall be in reserve, by bot.");
+    describe_counter!("callbox_warnings_total", "Bots warned of their call's end, by outcome.");
     describe_histogram!(
         "callbox_stage_seconds",
         "From accepted to each moment, by bot and moment."
@@ -23,15 +27,29 @@ pub fn accepted(session: &Session) {
     counter!("callbox_sessions_accepted_total", "bot" => session.bot.clone()).increment(1);
 }
 
+/// A bot was warned that its call will end, or could not be.
+pub fn warned(delivered: bool) {
+    let outcome = if delivered { "delivered" } else { "given-up" };
+    counter!("callbox_warnings_total", "outcome" => outcome).increment(1);
+}
+
 /// A start was refused.
 pub fn refused(code: &'static str) {
     counter!("callbox_sessions_refused_total", "code" => code).increment(1);
 }
 
-/// How many sessions are driven here now.
-pub fn live(count: usize) {
-    #[allow(clippy::cast_precision_loss)] // far below 2^52
+/// How many sessions are driven here now, and how many of them wait.
+#[allow(clippy::cast_precision_loss)] // far below 2^52
+pub fn live(count: usize, queued: usize) {
     gauge!("callbox_sessions_live").set(count as f64);
+    gauge!("callbox_sessions_queued").set(queued as f64);
+}
+
+/// How far a bot's reserve is filled.
+#[allow(clippy::cast_precision_loss)] // far below 2^52
+pub fn reserve(bot: &str, ready: usize, target: usize) {
+    gauge!("callbox_reserve_ready", "bot" => bot.to_owned()).set(ready as f64);
+    gauge!("callbox_reserve_target", "bot" => bot.to_owned()).set(target as f64);
 }
 
 /// The store failed.
@@ -54,6 +72,7 @@ pub fn moments(before: &Session, after: &Session) {
     let all = |s: &Session| {
         let m = &s.moments;
         [
+            ("admitted", m.admitted),
             ("started", m.started),
             ("ready", m.ready),
             ("joined", m.joined),

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use callbox_core::{EventKind, Session, SessionId, State};
+use callbox_core::{EventKind, Session, SessionId, State, UsageSeen};
 use callbox_link::Link;
 use callbox_machines::Provider;
 use callbox_transports::{SessionTokens, Transport};
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     config::{Bot, Config},
     logs::Logs,
+    queue::Queue,
     store::{Store, StoreError},
 };
 
@@ -34,6 +35,8 @@ pub struct Plane {
     pub tokens: SessionTokens,
     /// What was written about sessions.
     pub logs: Logs,
+    /// Who may start now, and who waits.
+    pub queue: Queue,
     driven: Mutex<HashMap<SessionId, Handle>>,
     /// Bots that are being prepared, and what that is at.
     preparing: Mutex<BTreeMap<String, String>>,
@@ -49,6 +52,8 @@ pub struct Handle {
     pub session: watch::Receiver<Session>,
     /// The way to the machine's agent, while there is one.
     pub link: watch::Receiver<Option<Link>>,
+    /// What its machine uses, fresher than the row.
+    pub usage: watch::Receiver<Option<UsageSeen>>,
     /// Set while a client's media is carried; a session has one client.
     pub media: Arc<AtomicBool>,
 }
@@ -94,6 +99,7 @@ impl Plane {
             transports: transports.into_iter().map(|t| (t.name(), t)).collect(),
             tokens,
             logs,
+            queue: Queue::default(),
             driven: Mutex::default(),
             preparing: Mutex::default(),
             closing: AtomicBool::new(false),

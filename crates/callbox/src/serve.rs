@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, net::SocketAddr, sync::Arc};
 
-use callbox_machines::{FakeProvider, Local, Provider, Script};
+use callbox_machines::{Budget, FakeProvider, Local, Provider, Script};
 use callbox_server::{
     config::{Config, LogFormat},
     logs::Logs,
@@ -106,6 +106,9 @@ async fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>, CliError> 
                 tracing::info!("opening this host for machines");
                 let local = Local::open(host_config(config)).await;
                 let local = local.map_err(|fault| CliError::Host(fault.detail))?;
+                let local = local.with_budget(&config.local.budget);
+                let Budget { memory_mib, cpus, max_starting } = *local.budget();
+                tracing::info!(memory_mib, cpus, max_starting, "this is there for machines");
                 tracing::info!(accelerator = %local.host().accelerator(), qemu = local.host().qemu_version(), "this host runs machines");
                 providers.push(Arc::new(local));
             }

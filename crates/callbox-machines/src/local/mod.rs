@@ -193,6 +193,11 @@ impl Local {
     }
 }
 
+/// How many machines of this bot were admitted and may yet be taken from its reserve.
+fn starting(claimed: &[Claim], bot: &str) -> usize {
+    claimed.iter().filter(|claim| claim.starting && claim.spec.bot.bot == bot).count()
+}
+
 fn started(started: callbox_microvm::Started, start: &str) -> Started {
     let stages = started.stages.into_iter();
     let facts = MachineFacts {
@@ -256,8 +261,10 @@ impl Provider for Local {
         Ok(self.room_for(&next.bot, claimed))
     }
 
-    async fn shed(&self, _next: &MachineSpec) -> Result<bool, Fault> {
-        let Some(parked) = self.reserves.give_up() else { return Ok(false) };
+    async fn shed(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
+        let Some(parked) = self.reserves.give_up(|bot| starting(claimed, bot)) else {
+            return Ok(false);
+        };
         reserve::discard(&self.host, parked).await;
         Ok(true)
     }

@@ -103,11 +103,14 @@ impl Reserves {
         pools.values().flat_map(|pool| vec![Arc::clone(&pool.bot); count(pool)]).collect()
     }
 
-    /// Takes a machine out, because a session needs its room: of the bot that has most.
-    pub fn give_up(&self) -> Option<Parked> {
+    /// Takes a machine out, because a session needs its room: of the bot that has most beyond
+    /// those that are `spoken_for`.
+    pub fn give_up(&self, spoken_for: impl Fn(&str) -> usize) -> Option<Parked> {
         let mut pools = self.pools();
-        let fullest = pools.values_mut().max_by_key(|pool| pool.ready.len())?;
-        fullest.ready.pop_front()
+        let spare = |name: &String, pool: &Pool| pool.ready.len().saturating_sub(spoken_for(name));
+        let fullest = pools.iter_mut().max_by_key(|(name, pool)| spare(name, pool));
+        let (name, pool) = fullest?;
+        if spare(name, pool) == 0 { None } else { pool.ready.pop_front() }
     }
 
     /// Takes all machines out.

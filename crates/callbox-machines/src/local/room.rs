@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use callbox_microvm::Accelerator;
+use callbox_microvm::{Accelerator, OWN_MEMORY_MIB};
 
-use super::Local;
-use crate::budget::OVERHEAD_MIB;
+use super::{Local, starting};
 use crate::{Admission, BotMachine, Claim, Cost, StartFrom};
 
 impl Local {
@@ -31,14 +30,13 @@ impl Local {
             Accelerator::Kvm => (u64::from(bot.vcpus), 0),
             Accelerator::Tcg => (1, u64::from(self.host.translation_cache_mib())),
         };
-        Cost { memory_mib: u64::from(bot.memory_mib) + cache + OVERHEAD_MIB, cpus }
+        Cost { memory_mib: u64::from(bot.memory_mib) + cache + u64::from(OWN_MEMORY_MIB), cpus }
     }
 
     /// For a session, beside those that are `claimed`. What waits in reserve counts; it is given
     /// up when a session needs its room.
     pub(super) fn room_for(&self, next: &Arc<BotMachine>, claimed: &[Claim]) -> Admission {
-        let same = claimed.iter().filter(|claim| claim.starting && claim.spec.bot.bot == next.bot);
-        if self.reserves.ready(&next.bot) > same.count() {
+        if self.reserves.ready(&next.bot) > starting(claimed, &next.bot) {
             return Admission::Prepared;
         }
         let reserved = self.reserves.machines();

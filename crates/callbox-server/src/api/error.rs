@@ -36,7 +36,9 @@ pub enum Error {
     /// The start key was used for another request.
     KeyReused,
     /// A cap on living sessions is reached.
-    AtCapacity { bot: Option<String>, cap: u32 },
+    AtCapacity { bot: Option<String>, cap: u32, retry: Option<Duration> },
+    /// It would have to wait, and as many wait as may.
+    QueueFull { cap: u32, retry: Option<Duration> },
     /// The dispatcher is on its way out.
     Closing,
     /// The session has ended, or ends; this cannot be done with it any more.
@@ -55,8 +57,11 @@ pub enum Error {
     Internal,
 }
 
-/// How long a client should wait before it asks for a place again.
+/// How long a client should wait before it asks for a place again, where nothing is known of the
+/// pace at which places come free.
 const RETRY: Duration = Duration::from_secs(5);
+/// Longer than this nobody is sent away: paces change.
+const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
 impl Error {
     /// Status, stable code, text, hint.
@@ -117,7 +122,7 @@ impl Error {
                 "this Idempotency-Key was used for another request".into(),
                 Some("a new request needs a new key".into()),
             ),
-            Error::AtCapacity { bot, cap } => (
+            Error::AtCapacity { bot, cap, .. } => (
                 S::TOO_MANY_REQUESTS,
                 // What Pipecat Cloud's SDK tells its users to test for.
                 "429",
@@ -126,6 +131,12 @@ impl Error {
                     None => format!("there are as many live sessions as there may be ({cap})"),
                 },
                 Some("nothing was started; try again when a call has ended".into()),
+            ),
+            Error::QueueFull { cap, .. } => (
+                S::TOO_MANY_REQUESTS,
+                "429",
+                format!("the host is full, and as many sessions wait for room as may ({cap})"),
+                Some("nothing was started; try again after the time in Retry-After".into()),
             ),
             Error::Closing => (
                 S::SERVICE_UNAVAILABLE,
@@ -178,6 +189,20 @@ impl Error {
     }
 }
 
+impl Error {
+    /// In seconds, never early.
+    fn retry_after(&self) -> Option<u64> {
+        let span = match self {
+            Error::AtCapacity { retry, .. } | Error::QueueFull { retry, .. } => {
+                retry.unwrap_or(RETRY).min(LONGEST_RETRY)
+            }
+            Error::Closing => RETRY,
+            _ => return None,
+        };
+        Some(span.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
         metrics::store_error();
@@ -197,8 +222,8 @@ impl IntoResponse for Error {
             hint,
         };
         let mut response = (status, Json(body)).into_response();
-        if matches!(self, Error::AtCapacity { .. } | Error::Closing) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY.as_secs()));
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if matches!(self, Error::Unauthorized { .. }) {
             response

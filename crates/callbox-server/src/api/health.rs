@@ -1,12 +1,14 @@
 //! What machines ask about the dispatcher: is it there, can it start, what has it counted.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use callbox_protocol::api::{BotInfo, Info};
+use callbox_protocol::api::{BotInfo, Info, Reserve};
 use serde_json::json;
 
 use super::{App, error::Error};
@@ -58,11 +60,26 @@ pub async fn info(State(app): State<App>) -> Result<Json<Info>, Error> {
         version: env!("CARGO_PKG_VERSION").into(),
         auth: app.auth().await?,
         bots: bots.collect(),
+        reserves: reserves(&app),
+        queued: u32::try_from(app.plane.queue.waiting(&app.plane)).unwrap_or(u32::MAX),
     }))
+}
+
+fn reserves(app: &App) -> BTreeMap<String, Reserve> {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let levels = app.plane.providers.values().flat_map(|provider| provider.reserves());
+    levels
+        .map(|(bot, level)| {
+            (bot, Reserve { ready: count(level.ready), target: count(level.target) })
+        })
+        .collect()
 }
 
 /// Prometheus' text form.
 pub async fn prometheus(State(app): State<App>) -> String {
-    metrics::live(app.plane.handles().len());
+    metrics::live(app.plane.handles().len(), app.plane.queue.waiting(&app.plane));
+    for (bot, level) in app.plane.providers.values().flat_map(|provider| provider.reserves()) {
+        metrics::reserve(&bot, level.ready, level.target);
+    }
     app.prometheus.as_ref().map(|handle| handle.render()).unwrap_or_default()
 }

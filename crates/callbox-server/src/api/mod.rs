@@ -20,6 +20,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
+use callbox_protocol::api::{QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, SESSION_ID_HEADER};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::{
@@ -141,5 +142,11 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::CONTENT_TYPE,
             HeaderName::from_static("idempotency-key"),
         ])
-        .expose_headers([HeaderName::from_static(callbox_protocol::api::SESSION_ID_HEADER)])
+        .expose_headers(
+            [SESSION_ID_HEADER, QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER]
+                .map(HeaderName::from_static)
+                .into_iter()
+                .chain([header::RETRY_AFTER])
+                .collect::<Vec<_>>(),
+        )
 }

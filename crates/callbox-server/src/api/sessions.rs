@@ -1,6 +1,6 @@
 //! `/v1/sessions`: list, show, wait, watch, end; and their logs.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -13,10 +13,12 @@ use axum::{
 };
 use callbox_core::{
     EndCode, EndReason, EventKind, Session, SessionId, State as SessionState, StateKind, Time,
+    Warning,
 };
-use callbox_protocol::api::{self, ErrorBody, LogEntry, SessionList};
+use callbox_protocol::api::{self, EndWarning, ErrorBody, LogEntry, SessionList};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch::Receiver;
 
 use super::{
     App,
@@ -24,7 +26,7 @@ use super::{
     error::Error,
     view,
 };
-use crate::store::Filter;
+use crate::{clock, plane::Plane, store::Filter};
 
 /// What a client may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -106,7 +108,7 @@ pub async fn list(
         .last()
         .filter(|_| more)
         .map(|row| format!("{}_{}", row.session.moments.accepted.as_micros(), row.session.id));
-    let sessions = rows.iter().map(|row| view::session(&row.session)).collect();
+    let sessions = rows.iter().map(|row| view::session(&app.plane, &row.session)).collect();
     Ok(Json(SessionList { sessions, next }))
 }
 
@@ -146,7 +148,7 @@ pub async fn show(
             wait_for(&app, session.id, moment, patience).await?
         }
     };
-    Ok(Json(view::session(&session)))
+    Ok(Json(view::session(&app.plane, &session)))
 }
 
 /// End a session. Answers at once; watch it to see it ended.
@@ -165,10 +167,11 @@ pub async fn end(
         let why = EndReason::new(EndCode::Stopped, "ended through the API");
         handle.tell(EventKind::EndRequested(why));
     }
-    Ok((StatusCode::ACCEPTED, Json(view::session(&session))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(view::session(&app.plane, &session))).into_response())
 }
 
-/// Watch a session: server-sent events `session`, each with the whole session, until it ended.
+/// Watch a session: server-sent events `session`, each with the whole session, until it ended;
+/// and `warning` when its longest time is nearly over.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/events", tag = "sessions", params(("id" = String, Path)),
     responses((status = 200, description = "text/event-stream", body = api::Session), (status = 404, body = ErrorBody)),
@@ -181,23 +184,57 @@ pub async fn events(
 ) -> Result<Response, Error> {
     let session = find(&app, &caller, &id).await?;
     let handle = app.plane.handle(session.id);
+    let plane = Arc::clone(&app.plane);
     let stream = async_stream(move |out| async move {
-        let Some(mut changes) = handle.map(|handle| handle.session) else {
-            out.send("session", &view::session(&session)).await;
-            return;
-        };
-        loop {
-            let now = changes.borrow_and_update().clone();
-            let ended = matches!(now.state, SessionState::Ended { .. });
-            if !out.send("session", &view::session(&now)).await
-                || ended
-                || changes.changed().await.is_err()
-            {
-                return;
-            }
+        match handle {
+            Some(handle) => watch(&plane, handle.session, &out).await,
+            None => drop(out.send("session", &view::session(&plane, &session)).await),
         }
     });
     Ok(sse(stream))
+}
+
+/// Every change of the row, every change of the place in the queue, and the warning once.
+async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
+    let mut queue = plane.queue.changes();
+    let mut warned = false;
+    loop {
+        queue.mark_unchanged();
+        let now = changes.borrow_and_update().clone();
+        if !out.send("session", &view::session(plane, &now)).await {
+            return;
+        }
+        if now.state == SessionState::Live && now.warning != Warning::Ahead && !warned {
+            warned = true;
+            let ends_in_ms = view::millis(now.deadline_at.since(clock::now()));
+            let reason = EndCode::MaxDuration.as_str().into();
+            if !out.send("warning", &EndWarning { ends_in_ms, reason }).await {
+                return;
+            }
+        }
+        if matches!(now.state, SessionState::Ended { .. }) {
+            return;
+        }
+        let place = position(plane, &now);
+        loop {
+            tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                // The sender lives as long as the plane does.
+                _ = queue.changed(), if place.is_some() => {
+                    if position(plane, &now) != place {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn position(plane: &Plane, session: &Session) -> Option<usize> {
+    plane.queue.place(plane, session).map(|place| place.position)
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,8 +9,11 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
-use callbox_core::{Event, EventKind, Session, SessionId, apply};
-use callbox_protocol::api::{ErrorBody, SESSION_ID_HEADER, StartRequest, WebsocketJoin};
+use callbox_core::{Limits, Session, SessionId};
+use callbox_protocol::api::{
+    ErrorBody, QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, QueuePlace, SESSION_ID_HEADER,
+    StartRequest, WebsocketJoin,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -21,6 +24,7 @@ use super::{
     caller::Starter,
     error::Error,
     sessions::{WaitFor, wait_for},
+    view,
 };
 use crate::{
     clock,
@@ -33,6 +37,8 @@ use crate::{
 const MAX_WEBSOCKET_BODY: usize = 4096;
 const MAX_KEY: usize = 255;
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static QUEUE_POSITION: HeaderName = HeaderName::from_static(QUEUE_POSITION_HEADER);
+static QUEUE_WAIT: HeaderName = HeaderName::from_static(QUEUE_WAIT_HEADER);
 static SESSION_ID: HeaderName = HeaderName::from_static(SESSION_ID_HEADER);
 
 /// What a start may say in its query.
@@ -93,6 +99,7 @@ pub async fn start_bot(
 fn count(error: &Error) {
     metrics::refused(match error {
         Error::AtCapacity { .. } => "at-capacity",
+        Error::QueueFull { .. } => "queue-full",
         Error::Closing => "shutting-down",
         Error::Internal => "internal",
         _ => "bad-request",
@@ -118,15 +125,23 @@ async fn begin(
         start_key: start_key(headers, starter, bot, body)?,
         total_cap: app.plane.config.max_sessions,
         bot_cap: bot.max_sessions,
+        queue_cap: app.plane.config.max_queued,
     };
     let plane = Arc::clone(&app.plane);
     // In a task of its own: a client that hangs up drops this request wherever it is, and a row
     // that was inserted must get its driver.
-    let inserted = tokio::spawn(async move { driver::admit(&plane, &new).await });
+    let inserted = tokio::spawn(async move { driver::accept(&plane, new).await });
     let row = match inserted.await.map_err(|_| Error::Internal)?? {
         Inserted::Created(row) | Inserted::Existing(row) => row,
         Inserted::KeyReused => return Err(Error::KeyReused),
-        Inserted::AtCapacity { bot, cap } => return Err(Error::AtCapacity { bot, cap }),
+        Inserted::AtCapacity { bot, cap } => {
+            let retry = app.plane.queue.retry_for_an_end();
+            return Err(Error::AtCapacity { bot, cap, retry });
+        }
+        Inserted::QueueFull { cap } => {
+            let retry = app.plane.queue.retry_for_a_place(&app.plane, &bot.provider);
+            return Err(Error::QueueFull { cap, retry });
+        }
     };
     answer(app, &row, query.wait).await
 }
@@ -134,6 +149,8 @@ async fn begin(
 async fn answer(app: &App, row: &Versioned, wait: Option<WaitFor>) -> Result<Response, Error> {
     let session = &row.session;
     let id = HeaderValue::from_str(&session.id.to_string()).expect("a uuid is a header value");
+    // As it is when the answer is made, before any waiting.
+    let place = queue_place(app, session.id).await?;
     if let Some(moment) = wait
         && let Err(error) = reached(app, session, moment).await
     {
@@ -144,12 +161,28 @@ async fn answer(app: &App, row: &Versioned, wait: Option<WaitFor>) -> Result<Res
     // Only the client's half is used here, and it does not depend on the port.
     let port = app.plane.bot(&session.bot).map_or(0, |bot| bot.machine.run.port);
     let join = transport.plan(session.id, &session.base_url, port);
-    Ok(([(SESSION_ID.clone(), id)], Json(join.client)).into_response())
+    let mut response = ([(SESSION_ID.clone(), id)], Json(join.client)).into_response();
+    if let Some(place) = place {
+        let headers = response.headers_mut();
+        headers.insert(QUEUE_POSITION.clone(), HeaderValue::from(place.position));
+        if let Some(wait) = place.wait_ms {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // whole, from a u32
+            headers.insert(QUEUE_WAIT.clone(), HeaderValue::from(wait as u64));
+        }
+    }
+    Ok(response)
+}
+
+/// The answer's shapes are others' and take no more fields: a header says who must wait.
+async fn queue_place(app: &App, id: SessionId) -> Result<Option<QueuePlace>, Error> {
+    let session = app.plane.session(id).await?;
+    Ok(session.and_then(|session| view::queue_place(&app.plane, &session)))
 }
 
 /// Waits for a moment of a session's start; one that ends before is no good answer.
 async fn reached(app: &App, session: &Session, moment: WaitFor) -> Result<(), Error> {
-    let patience = session.limits.start + session.limits.ready + Duration::from_secs(1);
+    let Limits { queued, start, ready, .. } = session.limits;
+    let patience = queued + start + ready + Duration::from_secs(1);
     let now = wait_for(app, session.id, moment, patience).await?;
     match now.state.why() {
         None => Ok(()),
@@ -197,7 +230,6 @@ fn find_transport(app: &App, bot: &Bot, request: &StartRequest) -> Result<&'stat
     })
 }
 
-/// Accepted and admitted in one write: caps are checked by the insert, so nobody has to queue.
 fn new_session(
     app: &App,
     bot: &Bot,
@@ -209,8 +241,7 @@ fn new_session(
     if transport == "websocket" && body.to_string().len() > MAX_WEBSOCKET_BODY {
         return Err(Error::TooLarge { limit: MAX_WEBSOCKET_BODY });
     }
-    let now = clock::now();
-    let session = Session::accepted(
+    Ok(Session::accepted(
         SessionId(Uuid::new_v4()),
         bot.name.clone(),
         transport.into(),
@@ -218,12 +249,8 @@ fn new_session(
         body,
         base_url(app, headers)?,
         bot.limits,
-        now,
-    );
-    match apply(&session, &Event { at: now, kind: EventKind::Admitted }) {
-        Ok(callbox_core::Applied::Changed(admitted)) => Ok(*admitted),
-        Ok(callbox_core::Applied::Unchanged) | Err(_) => Ok(session),
-    }
+        clock::now(),
+    ))
 }
 
 /// The dispatcher's address as this client sees it, for its websocket.

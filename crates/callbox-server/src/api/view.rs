@@ -1,11 +1,13 @@
 //! A session as everybody sees it: core types to wire types.
 
-use callbox_core::{Outcome, Session, State, StateKind, Time};
+use std::time::Duration;
+
+use callbox_core::{Outcome, Session, State, StateKind, Time, UsageSeen, Warning};
 use callbox_protocol::api;
 
-use crate::clock::rfc3339;
+use crate::{clock::rfc3339, plane::Plane};
 
-pub fn session(session: &Session) -> api::Session {
+pub fn session(plane: &Plane, session: &Session) -> api::Session {
     let moments = &session.moments;
     let from_start = |at: Option<Time>| {
         at.map(|at| at.since(moments.accepted).as_micros())
@@ -35,6 +37,7 @@ pub fn session(session: &Session) -> api::Session {
         start: session.facts.as_ref().map(|facts| facts.start.clone()),
         moments: api::Moments {
             accepted: Some(rfc3339(moments.accepted)),
+            admitted: moments.admitted.map(rfc3339),
             started: moments.started.map(rfc3339),
             ready: moments.ready.map(rfc3339),
             joined: moments.joined.map(rfc3339),
@@ -43,6 +46,7 @@ pub fn session(session: &Session) -> api::Session {
         },
         stages_ms: api::StagesMs {
             accepted: Some(0.0),
+            admitted: from_start(moments.admitted),
             started: from_start(moments.started),
             ready: from_start(moments.ready),
             joined: from_start(moments.joined),
@@ -51,7 +55,49 @@ pub fn session(session: &Session) -> api::Session {
         },
         start_stages: session.facts.iter().flat_map(|facts| &facts.stages).map(stage).collect(),
         deadline_at: moments.ended.is_none().then(|| rfc3339(session.deadline_at)),
+        queue: queue_place(plane, session),
+        warning: session.warn_at.map(|at| api::Warning {
+            at: rfc3339(at),
+            state: match session.warning {
+                Warning::Ahead => api::WarningState::Ahead,
+                Warning::Due => api::WarningState::Due,
+                Warning::Delivered => api::WarningState::Delivered,
+                Warning::GivenUp => api::WarningState::GivenUp,
+            },
+        }),
+        // A session that is driven here is measured more often than it is saved.
+        usage: plane
+            .handle(session.id)
+            .map_or(session.usage, |handle| *handle.usage.borrow())
+            .as_ref()
+            .map(usage),
     }
+}
+
+/// A session's place in the queue, if it waits.
+pub fn queue_place(plane: &Plane, session: &Session) -> Option<api::QueuePlace> {
+    let place = plane.queue.place(plane, session)?;
+    Some(api::QueuePlace {
+        position: u32::try_from(place.position).unwrap_or(u32::MAX),
+        wait_ms: place.estimate.map(millis),
+    })
+}
+
+fn usage(seen: &UsageSeen) -> api::Usage {
+    api::Usage {
+        unique_bytes: seen.last.unique_bytes,
+        shared_bytes: seen.last.shared_bytes,
+        highest_unique_bytes: seen.highest_unique_bytes,
+        cpu_ms: millis(seen.last.cpu),
+        ready_unique_bytes: seen.ready_unique_bytes,
+        audible_unique_bytes: seen.audible_unique_bytes,
+        end_unique_bytes: seen.end_unique_bytes,
+    }
+}
+
+/// Whole milliseconds, as a number on the wire.
+pub fn millis(span: Duration) -> f64 {
+    f64::from(u32::try_from(span.as_millis()).unwrap_or(u32::MAX))
 }
 
 fn stage(stage: &callbox_core::StartStage) -> api::Stage {

@@ -12,7 +12,7 @@ mod sources;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use callbox_core::Limits;
-use callbox_machines::{BotMachine, BotRun, Network, ReserveSize, StartFrom};
+use callbox_machines::{BotMachine, BotRun, BudgetConfig, Network, ReserveSize, StartFrom};
 use raw::{Raw, RawBot};
 use secret::SecretSource;
 
@@ -60,6 +60,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Sessions that may live at once.
     pub max_sessions: u32,
+    /// Sessions of those that may wait for room.
+    pub max_queued: u32,
     /// Largest body of a request.
     pub max_body_bytes: usize,
     /// What a client may send before its bot is ready.
@@ -75,7 +77,7 @@ pub struct Config {
 }
 
 /// `[local]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LocalSection {
     /// How machines are run.
     pub accelerator: Accelerator,
@@ -87,6 +89,8 @@ pub struct LocalSection {
     pub boot_timeout: Duration,
     /// Bound of the translation cache in MiB.
     pub translation_cache_mib: u32,
+    /// What there is for machines.
+    pub budget: BudgetConfig,
 }
 
 /// One entry under `[bots]`.
@@ -139,6 +143,7 @@ impl Config {
             let bot = Bot::from_raw(&name, bot)?;
             Ok((name, Arc::new(bot)))
         });
+        let budget = budget(&raw.local)?;
         Ok(Config {
             listen,
             public_url: public_url(&raw.public_url)?,
@@ -153,6 +158,7 @@ impl Config {
                 raw::RawLogFormat::Json => LogFormat::Json,
             },
             max_sessions: raw.limits.max_sessions,
+            max_queued: raw.limits.max_queued,
             max_body_bytes: raw.limits.max_body_bytes,
             max_held_bytes: raw.limits.max_held_bytes,
             max_log_bytes: raw.limits.max_log_bytes,
@@ -167,6 +173,7 @@ impl Config {
                 agent: Some(raw.local.agent).filter(|path| !path.as_os_str().is_empty()),
                 boot_timeout: Duration::from_secs(raw.local.boot_timeout_s),
                 translation_cache_mib: raw.local.translation_cache_mib,
+                budget,
             },
             bots: bots.collect::<Result<_, ConfigError>>()?,
         })
@@ -203,11 +210,16 @@ impl Bot {
                 wrong(key(field), format!("{value} is no number of seconds above 0"))
             })
         };
+        let warn = raw.timeouts.warn_s;
         let limits = Limits {
+            queued: seconds("timeouts.queued_s", raw.timeouts.queued_s)?,
             start: seconds("timeouts.start_s", raw.timeouts.start_s)?,
             ready: seconds("timeouts.ready_s", raw.timeouts.ready_s)?,
             join: seconds("timeouts.join_s", raw.timeouts.join_s)?,
             live: seconds("timeouts.live_s", raw.timeouts.live_s)?,
+            warn: Duration::try_from_secs_f64(warn).map_err(|_| {
+                wrong(key("timeouts.warn_s"), format!("{warn} is no number of seconds"))
+            })?,
             ending: seconds("timeouts.ending_s", raw.timeouts.ending_s)?,
         };
         let contract = contract::contract(&raw, key)?;
@@ -269,6 +281,24 @@ fn reserve(
         wrong("max_age_s", format!("{max_age_s} is no number of seconds above 0"))
     })?;
     Ok(ReserveSize { min, max, target_hit_ratio, max_age })
+}
+
+fn budget(raw: &raw::RawLocal) -> Result<BudgetConfig, ConfigError> {
+    for (key, factor) in [
+        ("local.memory_overcommit", raw.memory_overcommit),
+        ("local.cpu_overcommit", raw.cpu_overcommit),
+    ] {
+        if !(factor.is_finite() && factor > 0.0) {
+            return Err(wrong(key, format!("{factor} is no factor above 0")));
+        }
+    }
+    Ok(BudgetConfig {
+        memory_mib: raw.host_memory_mib,
+        reserve_mib: raw.host_reserve_mib,
+        memory_overcommit: raw.memory_overcommit,
+        cpu_overcommit: raw.cpu_overcommit,
+        max_starting: raw.max_starting,
+    })
 }
 
 fn public_url(text: &str) -> Result<Option<String>, ConfigError> {

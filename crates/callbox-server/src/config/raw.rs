@@ -42,6 +42,7 @@ pub(super) enum RawLogFormat {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub max_sessions: u32,
+    pub max_queued: u32,
     pub max_body_bytes: usize,
     pub max_held_bytes: usize,
     pub max_log_bytes: u64,
@@ -61,6 +62,11 @@ pub(super) struct RawLocal {
     pub agent: PathBuf,
     pub boot_timeout_s: u64,
     pub translation_cache_mib: u32,
+    pub host_memory_mib: u64,
+    pub host_reserve_mib: u64,
+    pub memory_overcommit: f64,
+    pub cpu_overcommit: f64,
+    pub max_starting: usize,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -146,9 +152,11 @@ pub(super) enum RawNetwork {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTimeouts {
+    pub queued_s: f64,
     pub start_s: f64,
     pub ready_s: f64,
     pub join_s: f64,
     pub live_s: f64,
+    pub warn_s: f64,
     pub ending_s: f64,
 }

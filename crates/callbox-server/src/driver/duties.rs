@@ -3,26 +3,33 @@
 
 use std::{sync::Arc, time::Duration};
 
-use callbox_core::{Duty, EndCode, EndReason, EventKind, Fault, FaultKind, Session};
+use callbox_core::{
+    Duty, EndCode, EndReason, EventKind, Fault, FaultKind, MachineState, Session, UsageAt,
+};
+use callbox_link::LinkError;
 use callbox_machines::{MachineSpec, Provider, StartFault};
-use callbox_protocol::api::LogSource;
+use callbox_protocol::{agent::Warning, api::LogSource};
 use callbox_transports::Transport;
 
-use super::{Duties, attend};
+use super::{Chain, Duties, attend};
 use crate::{clock, config::Bot};
 
 /// Between attempts at a call that may work later. Doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// How often a bot is tried to be warned, and how long each time: an agent gives its bot five
+/// seconds to answer, and a broken connection takes a moment to be made anew.
+const WARNINGS: u32 = 3;
+const WARNING: Duration = Duration::from_secs(10);
 
 impl Duties {
     pub(super) async fn perform(self, duty: Duty, session: Session) -> EventKind {
         match duty {
-            // Caps were checked when it was inserted: nobody waits here yet.
-            Duty::Admit => EventKind::Admitted,
+            Duty::Admit => self.plane.queue.wait(&self.plane, &session).await,
             Duty::EnsureMachine => self.ensure_machine(&session).await,
             Duty::OpenRoom => self.open_room(&session).await,
             Duty::Attend => attend::attend(&self, &session).await,
+            Duty::Warn => self.warn(&session).await,
             Duty::DestroyMachine => self.destroy_machine(&session).await,
             Duty::CloseRoom => self.close_room(&session).await,
             Duty::WakeAt(_) => EventKind::TimePassed,
@@ -84,10 +91,39 @@ impl Duties {
         }
     }
 
+    /// Until somebody has heard it: a connection may be made anew just now, an agent be busy. One
+    /// that answers no has said all it will say.
+    async fn warn(&self, session: &Session) -> EventKind {
+        let mut failure = String::new();
+        for _ in 0..WARNINGS {
+            let left = session.deadline_at.since(clock::now());
+            let mut links = self.link.subscribe();
+            let attempt = async {
+                let link = links.wait_for(Option::is_some).await.ok()?.clone()?;
+                let ends_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                let reason = EndCode::MaxDuration.as_str().into();
+                Some(link.warn(&Warning { ends_in_ms, reason }).await)
+            };
+            match tokio::time::timeout(WARNING.min(left), attempt).await {
+                Ok(Some(Ok(()))) => return EventKind::WarningDelivered,
+                Ok(Some(Err(error @ LinkError::Agent { .. }))) => {
+                    return EventKind::WarningFailed { detail: Chain(&error).to_string() };
+                }
+                Ok(Some(Err(error))) => failure = Chain(&error).to_string(),
+                Ok(None) | Err(_) => failure = "its agent does not answer".into(),
+            }
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+        EventKind::WarningFailed { detail: failure }
+    }
+
     /// The bot is asked to end first, so that it can say good-bye to whom it talks to; a machine
     /// that does not answer is ended all the same.
     async fn destroy_machine(&self, session: &Session) -> EventKind {
         let name = session.machine_name().expect("a machine to destroy has a name");
+        if session.machine == MachineState::Running {
+            self.meter.measure(session, UsageAt::End).await;
+        }
         let link = self.link.borrow().clone();
         if let Some(link) = link {
             let grace =

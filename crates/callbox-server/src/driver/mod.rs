@@ -18,8 +18,8 @@ mod duties;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use callbox_core::{
-    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, SessionId, State, Time, apply,
-    owed,
+    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, SessionId, State, Time, Warning,
+    apply, owed,
 };
 use callbox_link::Link;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -33,6 +33,7 @@ use crate::{
     clock, metrics,
     plane::{Handle, Plane},
     store::{Inserted, NewSession, Saved, StoreError, Versioned},
+    usage::Meter,
 };
 
 /// Starts the driver of a session, unless it has one here.
@@ -45,43 +46,52 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
     let (inbox, events) = mpsc::unbounded_channel();
     let publish = watch::Sender::new(session.session.clone());
     let link = watch::Sender::new(None);
+    let seen = Arc::new(watch::Sender::new(session.session.usage));
     let handle = Handle {
         inbox: inbox.clone(),
         session: publish.subscribe(),
         link: link.subscribe(),
+        usage: seen.subscribe(),
         media: Arc::default(),
     };
     driven.insert(id, handle.clone());
     drop(driven);
     // Open before anybody is told of the session: who follows its log waits for the first line.
     plane.logs.writer(id);
+    let meter = Meter { plane: Arc::clone(plane), seen, inbox: inbox.clone() };
     let driver = Driver {
         plane: Arc::clone(plane),
         row: session,
         events,
         publish,
-        duties: Duties { plane: Arc::clone(plane), link: Arc::new(link), inbox },
+        duties: Duties {
+            plane: Arc::clone(plane),
+            link: Arc::new(link),
+            meter: meter.clone(),
+            inbox,
+        },
         row_gone: false,
     };
     let span = tracing::info_span!("session", session.id = %id);
+    tokio::spawn(meter.run(handle.session.clone()).instrument(span.clone()));
     tokio::spawn(driver.run().instrument(span));
     handle
 }
 
-/// Inserts a session and starts its driver, unless something stands against it.
+/// Inserts a session, admitted or queued, and starts its driver, unless something stands against
+/// it.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn admit(plane: &Arc<Plane>, new: &NewSession) -> Result<Inserted, StoreError> {
-    let inserted = plane.store.insert(new).await?;
-    if let Inserted::Created(row) = &inserted {
-        metrics::accepted(&row.session);
-        let handle = drive(plane, row.clone());
-        // It was accepted while the dispatcher began to end the others.
-        if plane.closing() {
-            let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
-            handle.tell(EventKind::EndRequested(why));
-        }
+pub async fn accept(plane: &Arc<Plane>, new: NewSession) -> Result<Inserted, StoreError> {
+    let inserted = plane.queue.enter(plane, new).await?;
+    // It was accepted while the dispatcher began to end the others.
+    if let Inserted::Created(row) = &inserted
+        && plane.closing()
+        && let Some(handle) = plane.handle(row.session.id)
+    {
+        let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
+        handle.tell(EventKind::EndRequested(why));
     }
     Ok(inserted)
 }
@@ -91,6 +101,7 @@ pub async fn admit(plane: &Arc<Plane>, new: &NewSession) -> Result<Inserted, Sto
 struct Duties {
     plane: Arc<Plane>,
     link: Arc<watch::Sender<Option<Link>>>,
+    meter: Meter,
     inbox: mpsc::UnboundedSender<EventKind>,
 }
 
@@ -186,8 +197,11 @@ impl Driver {
             match saved {
                 Ok(Saved::Saved(version)) => {
                     self.note(&next);
-                    self.row = Versioned { session: next, version };
+                    let before =
+                        std::mem::replace(&mut self.row, Versioned { session: next, version });
                     self.publish.send_replace(self.row.session.clone());
+                    // After it was published: who waits looks at what is published.
+                    self.plane.queue.note(&before.session, &self.row.session);
                     return;
                 }
                 Ok(Saved::Conflict) => self.reload().await,
@@ -237,6 +251,13 @@ impl Driver {
                 None => log.say(next.state.kind().as_str()),
             }
         }
+        if before.warning != next.warning && next.warning != Warning::Due {
+            metrics::warned(next.warning == Warning::Delivered);
+            self.plane.logs.writer(next.id).say(match next.warning {
+                Warning::Delivered => "the bot was warned that its call will end",
+                _ => "the bot could not be warned that its call will end",
+            });
+        }
         let overdue =
             matches!((&before.state, &next.state), (State::Ending { .. }, State::Ending { .. }))
                 && next.deadline_at > before.deadline_at;
@@ -256,6 +277,7 @@ impl Driver {
         self.duties.link.send_replace(None);
         self.plane.logs.close(id);
         self.plane.driven().remove(&id);
+        self.plane.queue.tell();
     }
 }
 
@@ -284,6 +306,9 @@ impl std::fmt::Display for Chain<'_> {
 /// # Errors
 /// When the store does not answer.
 pub async fn resume(plane: &Arc<Plane>) -> Result<usize, StoreError> {
+    // Whoever waits is let in only when all are there: else the first to be read would be the
+    // first in the queue.
+    let _turn = plane.queue.turn().await;
     let living: Vec<SessionId> = plane.store.living().await?;
     for id in &living {
         let Some(row) = plane.store.get(*id).await? else { continue };

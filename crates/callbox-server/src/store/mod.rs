@@ -34,6 +34,8 @@ pub struct NewSession {
     pub total_cap: u32,
     /// How many sessions of this bot may live, this one included.
     pub bot_cap: u32,
+    /// How many sessions may be queued, this one included; matters only if it is.
+    pub queue_cap: u32,
 }
 
 /// An `Idempotency-Key` and what it was sent with.
@@ -61,6 +63,11 @@ pub enum Inserted {
         /// The bot whose cap it is; none when it is the cap for all.
         bot: Option<String>,
         /// The cap.
+        cap: u32,
+    },
+    /// It would have to wait, and as many wait as may: nothing was inserted.
+    QueueFull {
+        /// How many may.
         cap: u32,
     },
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use callbox_core::{
     EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, RoomState, Session, SessionId,
-    StartStage, State, StateKind, Time,
+    StartStage, State, StateKind, Time, Usage, UsageSeen, Warning,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +17,11 @@ struct Doc {
     body: Value,
     base_url: String,
     limits_us: [u64; 5],
+    /// Absent in rows from before there was a queue; nobody waits in those.
+    #[serde(default)]
+    queued_us: u64,
+    #[serde(default)]
+    warn_us: u64,
     end: Option<(String, String)>,
     incarnation: u32,
     machine: String,
@@ -27,6 +32,25 @@ struct Doc {
     ready: Option<i64>,
     joined: Option<i64>,
     audible: Option<i64>,
+    #[serde(default)]
+    admitted: Option<i64>,
+    #[serde(default)]
+    warn_at: Option<i64>,
+    #[serde(default)]
+    warning: Option<String>,
+    #[serde(default)]
+    usage: Option<Seen>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Seen {
+    unique: u64,
+    shared: u64,
+    cpu_us: u64,
+    highest: u64,
+    ready: Option<u64>,
+    audible: Option<u64>,
+    end: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,16 +86,21 @@ pub(super) fn to_row(session: &Session) -> Row {
         incarnation,
         machine,
         facts,
+        usage,
         room,
+        warn_at,
+        warning,
         moments,
     } = session;
-    let Limits { start, ready, join, live, ending } = limits;
+    let Limits { queued, start, ready, join, live, warn, ending } = limits;
     let doc = Doc {
         transport: transport.clone(),
         provider: provider.clone(),
         body: body.clone(),
         base_url: base_url.clone(),
         limits_us: [start, ready, join, live, ending].map(micros),
+        queued_us: micros(queued),
+        warn_us: micros(warn),
         end: state.why().map(|why| (why.code.as_str().to_owned(), why.detail.clone())),
         incarnation: *incarnation,
         machine: machine_text(*machine).into(),
@@ -86,6 +115,10 @@ pub(super) fn to_row(session: &Session) -> Row {
         ready: moments.ready.map(Time::as_micros),
         joined: moments.joined.map(Time::as_micros),
         audible: moments.audible.map(Time::as_micros),
+        admitted: moments.admitted.map(Time::as_micros),
+        warn_at: warn_at.map(Time::as_micros),
+        warning: Some(warning_text(*warning).into()),
+        usage: usage.as_ref().map(to_seen),
     };
     Row {
         id: id.to_string(),
@@ -109,7 +142,15 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
         provider: doc.provider,
         body: doc.body,
         base_url: doc.base_url,
-        limits: Limits { start, ready, join, live, ending },
+        limits: Limits {
+            queued: Duration::from_micros(doc.queued_us),
+            start,
+            ready,
+            join,
+            live,
+            warn: Duration::from_micros(doc.warn_us),
+            ending,
+        },
         state,
         deadline_at: Time::from_micros(row.deadline_at),
         incarnation: doc.incarnation,
@@ -123,9 +164,13 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
                 .map(|(name, us)| StartStage { name, took: Duration::from_micros(us) })
                 .collect(),
         }),
+        usage: doc.usage.map(from_seen),
         room: room_of(&doc.room)?,
+        warn_at: doc.warn_at.map(Time::from_micros),
+        warning: doc.warning.as_deref().map_or(Ok(Warning::Ahead), warning_of)?,
         moments: Moments {
             accepted: Time::from_micros(doc.accepted),
+            admitted: doc.admitted.map(Time::from_micros),
             started: doc.started.map(Time::from_micros),
             ready: doc.ready.map(Time::from_micros),
             joined: doc.joined.map(Time::from_micros),
@@ -170,6 +215,51 @@ fn machine_of(text: &str) -> Result<MachineState, String> {
         .into_iter()
         .find(|state| machine_text(*state) == text)
         .ok_or_else(|| format!("unknown machine state {text:?}"))
+}
+
+fn warning_text(warning: Warning) -> &'static str {
+    match warning {
+        Warning::Ahead => "ahead",
+        Warning::Due => "due",
+        Warning::Delivered => "delivered",
+        Warning::GivenUp => "given-up",
+    }
+}
+
+fn warning_of(text: &str) -> Result<Warning, String> {
+    [Warning::Ahead, Warning::Due, Warning::Delivered, Warning::GivenUp]
+        .into_iter()
+        .find(|warning| warning_text(*warning) == text)
+        .ok_or_else(|| format!("unknown warning {text:?}"))
+}
+
+fn to_seen(seen: &UsageSeen) -> Seen {
+    let UsageSeen { last, highest_unique_bytes, .. } = seen;
+    let UsageSeen { ready_unique_bytes, audible_unique_bytes, end_unique_bytes, .. } = seen;
+    let Usage { unique_bytes, shared_bytes, cpu } = last;
+    Seen {
+        unique: *unique_bytes,
+        shared: *shared_bytes,
+        cpu_us: micros(cpu),
+        highest: *highest_unique_bytes,
+        ready: *ready_unique_bytes,
+        audible: *audible_unique_bytes,
+        end: *end_unique_bytes,
+    }
+}
+
+fn from_seen(seen: Seen) -> UsageSeen {
+    UsageSeen {
+        last: Usage {
+            unique_bytes: seen.unique,
+            shared_bytes: seen.shared,
+            cpu: Duration::from_micros(seen.cpu_us),
+        },
+        highest_unique_bytes: seen.highest,
+        ready_unique_bytes: seen.ready,
+        audible_unique_bytes: seen.audible,
+        end_unique_bytes: seen.end,
+    }
 }
 
 fn room_text(state: RoomState) -> &'static str {

@@ -3,7 +3,7 @@
 use std::{path::Path, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
-use callbox_core::{Session, SessionId, Time};
+use callbox_core::{Session, SessionId, State, Time};
 use sqlx::{
     Connection as _, Row as _, SqliteConnection, SqlitePool,
     sqlite::{
@@ -95,8 +95,9 @@ impl Store for Sqlite {
                 return versioned(row).map(Inserted::Existing);
             }
         }
-        let (total, of_bot): (i64, i64) = sqlx::query_as(
-            "select count(*), coalesce(sum(bot = ?), 0) from session where ended_at is null",
+        let (total, of_bot, waiting): (i64, i64, i64) = sqlx::query_as(
+            "select count(*), coalesce(sum(bot = ?), 0), coalesce(sum(state = 'queued'), 0)
+             from session where ended_at is null",
         )
         .bind(&new.session.bot)
         .fetch_one(&mut *tx)
@@ -108,6 +109,9 @@ impl Store for Sqlite {
         if of_bot >= i64::from(new.bot_cap) {
             let bot = Some(new.session.bot.clone());
             return Ok(Inserted::AtCapacity { bot, cap: new.bot_cap });
+        }
+        if new.session.state == State::Queued && waiting >= i64::from(new.queue_cap) {
+            return Ok(Inserted::QueueFull { cap: new.queue_cap });
         }
         let row = to_row(&new.session);
         sqlx::query(

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use callbox_core::{EventKind, SessionId};
 use callbox_machines::{FakeProvider, Provider, Script};
 use callbox_protocol::api::Session;
 use callbox_server::{
@@ -28,6 +29,7 @@ const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
 [limits]
 max_held_bytes = 4096
+{limits}
 [bot_defaults]
 provider = "fake"
 stop_grace_s = 0.1
@@ -37,11 +39,28 @@ transports = ["websocket", "fake"]
 max_sessions = 1
 [bots.hasty]
 [bots.hasty.timeouts]
+queued_s = 0.3
 start_s = 0.3
 ready_s = 0.3
 join_s = 0.3
 live_s = 0.3
+[bots.brief]
+[bots.brief.timeouts]
+live_s = 1.2
+warn_s = 0.7
+[bots.long]
+transports = ["fake"]
+[bots.long.timeouts]
+live_s = 8
+warn_s = 4
 "#;
+
+/// Sessions that may live at once, where a test does not say.
+const HOUSE: &str = "max_sessions = 16";
+
+pub(crate) fn config(limits: &str) -> String {
+    CONFIG.replace("{limits}", limits)
+}
 
 pub(crate) struct TestApp {
     pub(crate) provider: Arc<FakeProvider>,
@@ -67,15 +86,30 @@ impl TestApp {
         TestApp::on(dir, provider, &Handle::current()).await
     }
 
+    /// With further lines under `[limits]`.
+    pub(crate) async fn with_limits(script: Script, limits: &str) -> TestApp {
+        let (dir, provider) = (TempDir::new().unwrap(), Arc::new(FakeProvider::new(script)));
+        TestApp::configured(config(limits), dir, provider, &Handle::current()).await
+    }
+
     /// On a directory and a provider that were there before; its tasks live on `runtime`.
     pub(crate) async fn on(dir: TempDir, provider: Arc<FakeProvider>, runtime: &Handle) -> TestApp {
+        TestApp::configured(config(HOUSE), dir, provider, runtime).await
+    }
+
+    async fn configured(
+        config: String,
+        dir: TempDir,
+        provider: Arc<FakeProvider>,
+        runtime: &Handle,
+    ) -> TestApp {
         let path = dir.path().to_owned();
         let rooms = Arc::new(FakeTransport::default());
         let (provider2, rooms2) = (Arc::clone(&provider), Arc::clone(&rooms));
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, parts) = oneshot::channel();
         let served = runtime.spawn(async move {
-            let plane = plane(&path, provider2, rooms2).await;
+            let plane = plane(&config, &path, provider2, rooms2).await;
             let key = async |kind| {
                 let key = keys::create(&*plane.store, kind, "test", callbox_server::now()).await;
                 key.unwrap().1.reveal().to_owned()
@@ -136,6 +170,11 @@ impl TestApp {
         self.request(Method::POST, "/start", &self.public).json(&body).send().await.unwrap()
     }
 
+    /// Tells a session's driver what no fake tells by itself.
+    pub(crate) fn tell(&self, id: &str, kind: EventKind) {
+        self.plane.handle(SessionId::parse(id).unwrap()).unwrap().tell(kind);
+    }
+
     pub(crate) async fn wait(&self, id: &str, moment: &str) -> Session {
         let path = format!("/v1/sessions/{id}?wait={moment}&timeout_ms=10000");
         let answer = self.get(&path).await;
@@ -175,12 +214,13 @@ impl TestApp {
 
 /// The parts of a dispatcher, in this directory.
 pub(crate) async fn plane(
+    config: &str,
     dir: &Path,
     provider: Arc<FakeProvider>,
     rooms: Arc<FakeTransport>,
 ) -> Arc<Plane> {
     let file = dir.join("callbox.toml");
-    std::fs::write(&file, CONFIG).unwrap();
+    std::fs::write(&file, config).unwrap();
     let config = config::load(Some(&file)).unwrap().config;
     let logs = Logs::open(dir.join("logs"), config.max_log_bytes).unwrap();
     let store = Arc::new(Sqlite::open(&dir.join("callbox.db")).await.unwrap());

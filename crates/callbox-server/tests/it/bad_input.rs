@@ -153,7 +153,9 @@ async fn without_keys_only_this_host_is_served_and_the_first_key_locks_the_door(
 #[tokio::test]
 async fn without_keys_an_open_address_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let plane = crate::app::plane(dir.path(), Arc::default(), Arc::default()).await;
+    let plane =
+        crate::app::plane(&crate::app::config(""), dir.path(), Arc::default(), Arc::default())
+            .await;
     // Bound, but never served: the refusal comes first.
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let refused = serve::run(plane, listener, None, std::future::pending()).await;

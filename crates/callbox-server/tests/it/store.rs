@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use callbox_core::{
     Applied, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, Session, SessionId,
-    StartStage, Time, apply,
+    StartStage, StateKind, Time, Usage, UsageAt, UsageSeen, apply,
 };
 use callbox_server::store::{
     Filter, Inserted, KeyRecord, NewSession, Saved, Sqlite, StartKey, Store,
@@ -14,8 +14,15 @@ use uuid::Uuid;
 
 fn session(bot: &str, at: i64) -> Session {
     let second = Duration::from_secs(1);
-    let limits =
-        Limits { start: second, ready: second, join: second, live: second, ending: second };
+    let limits = Limits {
+        queued: second,
+        start: second,
+        ready: second,
+        join: second,
+        live: second,
+        warn: second,
+        ending: second,
+    };
     Session::accepted(
         SessionId(Uuid::new_v4()),
         bot.into(),
@@ -29,7 +36,7 @@ fn session(bot: &str, at: i64) -> Session {
 }
 
 fn new(session: &Session, start_key: Option<StartKey>) -> NewSession {
-    NewSession { session: session.clone(), start_key, total_cap: 100, bot_cap: 2 }
+    NewSession { session: session.clone(), start_key, total_cap: 100, bot_cap: 2, queue_cap: 100 }
 }
 
 fn after(session: &Session, kind: EventKind) -> Session {
@@ -59,6 +66,8 @@ async fn compare_and_set(store: &dyn Store) {
         start: "clone".into(),
         stages: vec![StartStage { name: "spawn".into(), took: Duration::from_micros(1234) }],
     };
+    let usage = Usage { unique_bytes: 5, shared_bytes: 6, cpu: Duration::from_micros(7) };
+    let seen = UsageSeen::default().with(usage, UsageAt::Ready).with(usage, UsageAt::End);
     let mut version = row.version;
     let mut now = first;
     for kind in [
@@ -67,6 +76,9 @@ async fn compare_and_set(store: &dyn Store) {
         EventKind::MachineStarted { incarnation: 1, facts },
         EventKind::RoomOpened,
         EventKind::BotReady,
+        EventKind::Measured(seen),
+        EventKind::TimePassed,
+        EventKind::WarningDelivered,
         EventKind::Audible,
         EventKind::EndRequested(EndReason::new(EndCode::Stopped, "über")),
         EventKind::MachineDestroyed,
@@ -101,6 +113,19 @@ async fn start_keys_and_caps(store: &dyn Store) {
     let small = NewSession { total_cap: 2, ..new(&session("other", 5), None) };
     assert_eq!(store.insert(&small).await.unwrap(), Inserted::AtCapacity { bot: None, cap: 2 });
     assert!(store.living().await.unwrap().contains(&first.id));
+
+    // Whoever must wait needs a place in the queue; whoever need not, does not.
+    let waiting = store.list(&queued()).await.unwrap().len();
+    let full = u32::try_from(waiting).unwrap();
+    let must_wait = NewSession { queue_cap: full, ..new(&session("waits", 6), None) };
+    assert_eq!(store.insert(&must_wait).await.unwrap(), Inserted::QueueFull { cap: full });
+    let admitted = after(&session("waits", 7), EventKind::Admitted);
+    let need_not = NewSession { queue_cap: full, ..new(&admitted, None) };
+    assert!(matches!(store.insert(&need_not).await.unwrap(), Inserted::Created(_)));
+}
+
+fn queued() -> Filter {
+    Filter { state: Some(StateKind::Queued), limit: 100, ..Filter::default() }
 }
 
 async fn lists(store: &dyn Store) {

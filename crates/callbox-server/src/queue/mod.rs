@@ -1,0 +1,290 @@
+//! Who may start now, and who waits.
+//!
+//! ```text
+//!  start ─▶ enter ── room, nobody waits ──▶ row Starting
+//!             │
+//!             ├── else ─────────────────▶ row Queued ── duty Admit: first, and room ──▶ Admitted
+//!             └── as many wait as may ──▶ 429, Retry-After
+//! ```
+//!
+//! The queue is the rows in state `Queued`, one line per provider, in the order in which they were
+//! accepted; what is taken is the rows that have a machine or are about to. Nothing is booked
+//! besides, so a dispatcher that starts again has the same queue, and a session that ends while it
+//! waits is out of it by that alone.
+//!
+//! One at a time decides (`turn`). Nobody overtakes, with one exception: a session whose machine
+//! is in reserve takes nothing that those before it wait for.
+
+mod pace;
+mod view;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use callbox_core::{
+    Applied, EndCode, EndReason, Event, EventKind, Session, SessionId, State, apply,
+};
+use callbox_machines::{Admission, Claim, MachineSpec, Provider};
+use tokio::sync::{MutexGuard as TurnGuard, watch};
+
+use crate::{
+    clock, driver, metrics,
+    plane::Plane,
+    store::{Inserted, NewSession, StoreError},
+};
+use pace::Pace;
+use view::{View, spec};
+
+/// How long to wait for news before looking all the same: a reserve may have been filled, a
+/// provider may have room that no session of ours gave back.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// More than can ever be in reserve; a provider that always has something to give up must not
+/// keep us for ever.
+const MOST_SHED: usize = 1024;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Queue {
+    /// Held by who decides.
+    turn: tokio::sync::Mutex<()>,
+    /// Told when something may have changed for those that wait.
+    changed: watch::Sender<()>,
+    known: Mutex<Known>,
+}
+
+/// What the rows do not say (yet). Losing it costs nothing but a little time.
+#[derive(Default)]
+struct Known {
+    /// Let in, but their rows do not say so yet.
+    granted: HashSet<SessionId>,
+    /// Of those that start: their machines come from a reserve.
+    prepared: HashSet<SessionId>,
+    /// How fast the queue moves.
+    moves: Pace,
+    /// How fast sessions end.
+    ends: Pace,
+    /// How long machines took to start.
+    starts: pace::Spans,
+    /// Refused since the queue last moved.
+    refused: u32,
+}
+
+/// A session's place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// 1 is next.
+    pub position: usize,
+    /// How long it will wait, at the pace of late; none while nothing is known.
+    pub estimate: Option<Duration>,
+}
+
+/// Whether a session may start now.
+enum Verdict {
+    In,
+    Wait,
+    Never { detail: String },
+}
+
+impl Queue {
+    /// Inserts a session, admitted if it need not wait, and starts its driver; unless something
+    /// stands against it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn enter(
+        &self,
+        plane: &Arc<Plane>,
+        mut new: NewSession,
+    ) -> Result<Inserted, StoreError> {
+        let turn = self.turn().await;
+        if let Verdict::In = self.decide(plane, &new.session).await {
+            let admitted = Event { at: new.session.moments.accepted, kind: EventKind::Admitted };
+            if let Ok(Applied::Changed(session)) = apply(&new.session, &admitted) {
+                new.session = *session;
+            }
+        }
+        let inserted = plane.store.insert(&new).await?;
+        match &inserted {
+            Inserted::Created(row) => {
+                metrics::accepted(&row.session);
+                driver::drive(plane, row.clone());
+                if self.place(plane, &row.session).is_some_and(|place| place.position == 1) {
+                    self.known().moves = Pace::from(clock::now());
+                }
+            }
+            Inserted::QueueFull { .. } => self.known().refused += 1,
+            _ => {}
+        }
+        drop(turn);
+        Ok(inserted)
+    }
+
+    /// Nobody is let in while this is held.
+    pub(crate) async fn turn(&self) -> TurnGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Waits until the session may start, or it is known that it never will.
+    pub(crate) async fn wait(&self, plane: &Plane, session: &Session) -> EventKind {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let verdict = {
+                let _turn = self.turn().await;
+                self.decide(plane, session).await
+            };
+            match verdict {
+                Verdict::In => {
+                    let mut known = self.known();
+                    known.moves.mark(clock::now());
+                    known.refused = 0;
+                    return EventKind::Admitted;
+                }
+                Verdict::Never { detail } => {
+                    let why = format!("no machine for it can run here: {detail}");
+                    return EventKind::EndRequested(EndReason::new(EndCode::StartFailed, why));
+                }
+                Verdict::Wait => {
+                    let _ = tokio::time::timeout(LOOK_AGAIN, changed.changed()).await;
+                }
+            }
+        }
+    }
+
+    /// Tells those that wait that something changed.
+    pub(crate) fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// Resolves whenever something may have changed for those that wait.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// A session was saved: those that wait may be concerned, and the pace is measured.
+    pub(crate) fn note(&self, before: &Session, after: &Session) {
+        let mut known = self.known();
+        if let (None, Some(started)) = (before.moments.started, after.moments.started)
+            && let Some(admitted) = after.moments.admitted
+        {
+            known.starts.add(started.since(admitted));
+        }
+        if matches!(after.state, State::Ended { .. }) && before.state != after.state {
+            known.ends.mark(clock::now());
+        }
+        drop(known);
+        if before.state.kind() != after.state.kind() || before.machine != after.machine {
+            self.tell();
+        }
+    }
+
+    /// The place of a session; none if it does not wait.
+    pub fn place(&self, plane: &Plane, session: &Session) -> Option<Place> {
+        if session.state != State::Queued {
+            return None;
+        }
+        let view = View::of(plane, &session.provider, &self.known());
+        let position = view.position(session.id)?;
+        Some(Place { position, estimate: self.estimate(plane, &session.provider, position) })
+    }
+
+    /// How many wait.
+    pub fn waiting(&self, plane: &Plane) -> usize {
+        let queued = |session: &Session| session.state == State::Queued;
+        plane.handles().iter().filter(|(_, handle)| queued(&handle.session.borrow())).count()
+    }
+
+    /// When who was refused for want of a place in the queue should ask again: each one refused
+    /// is one more place that must come free.
+    pub fn retry_for_a_place(&self, plane: &Plane, provider: &str) -> Option<Duration> {
+        let ahead = usize::try_from(self.known().refused).unwrap_or(1).max(1);
+        self.estimate(plane, provider, ahead)
+    }
+
+    /// When who was refused because too many live should ask again.
+    pub fn retry_for_an_end(&self) -> Option<Duration> {
+        self.known().ends.each(clock::now())
+    }
+
+    /// How long until the queue has moved on by so many places: at the pace of late, or while it
+    /// has not moved yet, as long as so many starts take.
+    fn estimate(&self, plane: &Plane, provider: &str, places: usize) -> Option<Duration> {
+        let known = self.known();
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        let each = known.moves.each(clock::now()).or_else(|| {
+            let provider = plane.providers.get(provider)?;
+            let at_once = u32::try_from(provider.max_starting()?).unwrap_or(u32::MAX).max(1);
+            Some(known.starts.mean()? / at_once)
+        });
+        each.map(|each| each.saturating_mul(places))
+    }
+
+    /// Whether this session may start now. Only with `turn` held.
+    async fn decide(&self, plane: &Plane, session: &Session) -> Verdict {
+        // Without bot or provider it will not get far, but it has nothing to wait for.
+        let Some(provider) = plane.providers.get(session.provider.as_str()) else {
+            return Verdict::In;
+        };
+        let Some(next) = spec(plane, session) else { return Verdict::In };
+        self.known().forget_the_settled(plane);
+        let view = View::of(plane, &session.provider, &self.known());
+        let first = view.is_first(session.id);
+        let mut shed = 0;
+        loop {
+            match provider.admit(&next, &view.claims).await {
+                Ok(Admission::Prepared) => return self.grant(session, true),
+                Ok(Admission::Never { detail }) => return Verdict::Never { detail },
+                _ if !first => return Verdict::Wait,
+                Ok(Admission::Granted) if view.may_start(&**provider) => {
+                    return self.grant(session, false);
+                }
+                Ok(Admission::Granted) => return Verdict::Wait,
+                Ok(Admission::Full { detail }) => {
+                    shed += 1;
+                    if shed > MOST_SHED || !gave_up(&**provider, &next, &view.claims).await {
+                        tracing::debug!(session.id = %session.id, detail, "no room");
+                        return Verdict::Wait;
+                    }
+                }
+                Err(fault) => {
+                    tracing::warn!(provider = provider.name(), %fault, "cannot ask for room");
+                    return Verdict::Wait;
+                }
+            }
+        }
+    }
+
+    fn grant(&self, session: &Session, prepared: bool) -> Verdict {
+        let mut known = self.known();
+        known.granted.insert(session.id);
+        if prepared {
+            known.prepared.insert(session.id);
+        }
+        Verdict::In
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no panic while held")
+    }
+}
+
+impl Known {
+    /// Whose rows say by now what became of them.
+    fn forget_the_settled(&mut self, plane: &Plane) {
+        let state =
+            |id: &SessionId| plane.handle(*id).map(|handle| handle.session.borrow().state.clone());
+        self.granted.retain(|id| state(id) == Some(State::Queued));
+        let starts = |state| matches!(state, Some(State::Queued | State::Starting));
+        self.prepared.retain(|id| starts(state(id)));
+    }
+}
+
+async fn gave_up(provider: &dyn Provider, next: &MachineSpec, claims: &[Claim]) -> bool {
+    provider.shed(next, claims).await.unwrap_or_else(|fault| {
+        tracing::warn!(provider = provider.name(), %fault, "cannot give up a reserve");
+        false
+    })
+}

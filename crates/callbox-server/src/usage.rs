@@ -1,0 +1,81 @@
+//! What a session's machine uses: asked for when its bot is ready, when it is first heard, every
+//! few seconds, and before the machine is taken away.
+//!
+//! The row gets what belongs to a moment; what lies in between is only kept here until then, so
+//! that a call costs no writes.
+
+use std::{sync::Arc, time::Duration};
+
+use callbox_core::{EventKind, MachineState, Session, UsageAt, UsageSeen};
+use tokio::sync::{mpsc, watch};
+
+use crate::plane::Plane;
+
+/// Between two measurements of a machine that has nothing special to show.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// What was seen of one session's machine.
+#[derive(Clone)]
+pub(crate) struct Meter {
+    pub plane: Arc<Plane>,
+    pub seen: Arc<watch::Sender<Option<UsageSeen>>>,
+    pub inbox: mpsc::UnboundedSender<EventKind>,
+}
+
+impl Meter {
+    /// Measures until the machine is on its way out.
+    pub async fn run(self, mut session: watch::Receiver<Session>) {
+        let running = |session: &Session| session.machine == MachineState::Running;
+        let ends = |session: &Session| session.state.why().is_some();
+        loop {
+            let now = session.wait_for(|now| running(now) || ends(now)).await;
+            let Ok(now) = now.map(|now| now.clone()) else { return };
+            let (at, moment) = self.next(&now);
+            if ends(&now) || !self.measure(&now, at).await {
+                return;
+            }
+            if !moment {
+                let next = session.wait_for(|now| ends(now) || self.next(now).1);
+                if let Ok(Err(_gone)) = tokio::time::timeout(EVERY, next).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What to measure now, and whether it is a moment that the row wants.
+    fn next(&self, session: &Session) -> (UsageAt, bool) {
+        let seen = self.seen.borrow().unwrap_or_default();
+        let moments = &session.moments;
+        if moments.ready.is_some() && seen.ready_unique_bytes.is_none() {
+            (UsageAt::Ready, true)
+        } else if moments.audible.is_some() && seen.audible_unique_bytes.is_none() {
+            (UsageAt::Audible, true)
+        } else {
+            (UsageAt::Between, false)
+        }
+    }
+
+    /// False where nothing can be measured, now or ever.
+    pub async fn measure(&self, session: &Session, at: UsageAt) -> bool {
+        let Some(provider) = self.plane.providers.get(session.provider.as_str()) else {
+            return false;
+        };
+        let Some(name) = session.machine_name() else { return false };
+        match provider.usage(&name).await {
+            Ok(Some(usage)) => {
+                let seen = self.seen.borrow().unwrap_or_default().with(usage, at);
+                self.seen.send_replace(Some(seen));
+                if at != UsageAt::Between {
+                    let _ = self.inbox.send(EventKind::Measured(seen));
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(fault) => {
+                tracing::debug!(machine = name, %fault, "cannot measure a machine");
+                false
+            }
+        }
+    }
+}
