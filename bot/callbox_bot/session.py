@@ -21,7 +21,7 @@ ENV_FILE = Path("/run/callbox/env.json")
 
 
 class Phase(Enum):
-    """How far the process has come. Only ever moves down this list."""
+    """How far the process has come. Only moves down this list, but for a repeated wake."""
 
     PREPARING = auto()
     READY = auto()
@@ -66,13 +66,15 @@ class Life:
         return self.phase in (Phase.READY, Phase.AWAKE, Phase.IN_SESSION)
 
     async def wake(self, wake: Wake) -> list[str]:
-        """Reseed everything, once.
+        """Reseed everything, as often as it is asked for before there is a session.
+
+        A machine of a reserve is woken when it is made, and again when a session takes it.
 
         Raises:
-            NotNowError: There was a wake already, or there is a session, or nothing is ready yet.
+            NotNowError: A wake is under way, or there is a session, or nothing is ready yet.
             Exception: A generator could not be reseeded; the process stays unready for good.
         """
-        if self.phase is not Phase.READY:
+        if self.phase not in (Phase.READY, Phase.AWAKE):
             raise NotNowError(
                 f"cannot wake a process that is {self._words()}", "wrong-phase", final=True
             )
