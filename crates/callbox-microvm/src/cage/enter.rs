@@ -69,7 +69,7 @@ const STEPS: [&str; 9] = [
 
 impl Entry {
     /// Makes ready what the child needs. `base` is the view's root; none leaves the host's.
-    pub fn new(base: Option<&Path>, cell: &Cell, bound: Vec<Bound>) -> Result<Prepared, Error> {
+    pub fn prepare(base: Option<&Path>, cell: &Cell, bound: Vec<Bound>) -> Result<Prepared, Error> {
         let (reader, writer) = rustix::pipe::pipe_with(
             rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK,
         )
@@ -104,7 +104,7 @@ impl Entry {
         }
         if let Some(view) = &self.view {
             self.separate()?;
-            view.mount().map_err(|(step, errno)| (step, errno))?;
+            view.mount()?;
         }
         limit().map_err(at(7))?;
         self.give_up().map_err(at(8))

@@ -227,7 +227,7 @@ impl Cage {
             }
         }
         let base = self.view.as_ref().map(|view| view.base.as_path());
-        Entry::new(base, cell, bound)?.register(command)
+        Entry::prepare(base, cell, bound)?.register(command)
     }
 
     /// Gives the cell's user what it must write to.

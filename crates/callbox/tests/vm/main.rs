@@ -17,6 +17,7 @@ mod calls;
 mod crashes;
 mod operator;
 mod refusals;
+mod reserve;
 mod rude_clients;
 mod support;
 mod trouble;

@@ -82,6 +82,9 @@ impl<'a> Dispatcher<'a> {
         let status = timeout(SOON, self.child.wait()).await.expect("it ends").unwrap();
         assert_eq!(status.code(), Some(0), "{status}");
         left::assert_nothing(self.home.path());
+        // Cgroups, networks, processes: what the program itself would find and remove.
+        let found = self.home.sweep(&["--dry-run", "--all"]).await.expect(0).json();
+        assert_eq!(found["found"], Value::Array(Vec::new()), "something is left on the host");
     }
 
     /// Ends it without a warning.
@@ -96,6 +99,13 @@ impl<'a> Dispatcher<'a> {
 }
 
 impl Home {
+    /// Runs `callbox sweep` here.
+    pub async fn sweep(&self, arguments: &[&str]) -> Ran {
+        let config = self.path().join("callbox.toml");
+        let fixed = ["sweep", "--json", "--config", config.to_str().unwrap()];
+        Ran::of(self.callbox(&[&fixed, arguments].concat())).await
+    }
+
     /// How many machines run here.
     pub fn machines(&self) -> usize {
         left::machines(self.path()).len()

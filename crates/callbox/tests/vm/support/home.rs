@@ -64,6 +64,11 @@ impl Home {
         self.path().join("d")
     }
 
+    /// Kills every machine here, whoever's it is.
+    pub fn end_machines(&self) {
+        left::end_machines(self.path());
+    }
+
     /// What the dispatchers of this home wrote to standard error.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
@@ -111,6 +116,7 @@ impl Drop for Home {
     fn drop(&mut self) {
         left::end_machines(self.path());
         if std::thread::panicking() {
+            left::sweep(self.path());
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(30)..].join("\n");

@@ -9,11 +9,12 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// All that may be in a data directory in which nothing runs.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 11] = [
     "callbox.db",
     "callbox.db-shm",
     "callbox.db-wal",
     "callbox.lock",
+    "cage",
     "images",
     "kernel",
     "logs",
@@ -42,6 +43,15 @@ pub fn end_machines(home: &Path) {
     for pid in machines(home) {
         let _ = kill_process(pid, Signal::KILL);
     }
+}
+
+/// For tests that failed: whatever else is left goes as its users would remove it.
+pub fn sweep(home: &Path) {
+    let _ = std::process::Command::new(env!("CARGO_BIN_EXE_callbox"))
+        .args(["sweep", "--all", "--config"])
+        .arg(home.join("callbox.toml"))
+        .stdin(std::process::Stdio::null())
+        .output();
 }
 
 /// Nothing runs below `home`, and no file lies about.
