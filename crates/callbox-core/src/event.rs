@@ -108,6 +108,8 @@ pub struct MachineFacts {
     pub start: String,
     /// What the parts of the start took, in order.
     pub stages: Vec<StartStage>,
+    /// What its provider does not enforce around it, in words; empty when nothing is missing.
+    pub not_enforced: Vec<String>,
 }
 
 /// One part of a machine's start.

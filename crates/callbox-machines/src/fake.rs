@@ -237,7 +237,12 @@ impl Provider for FakeProvider {
         link.wake(&fresh_wake(name)).await.map_err(Fault::refused)?;
         let stage = |name: &str, took| StartStage { name: name.into(), took };
         let stages = vec![stage("machine", awake - began), stage("wake", awake.elapsed())];
-        let facts = MachineFacts { accelerator: "none".into(), start: from.into(), stages };
+        let facts = MachineFacts {
+            accelerator: "none".into(),
+            start: from.into(),
+            stages,
+            not_enforced: Vec::new(),
+        };
         Ok(Started { link, facts })
     }
 

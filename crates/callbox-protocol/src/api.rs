@@ -104,6 +104,9 @@ pub struct Session {
     pub accelerator: Option<String>,
     /// `clone` | `cold` | `reserve`, known once started.
     pub start: Option<String>,
+    /// How well the machine is kept apart from its host and from others, known once started.
+    #[serde(default)]
+    pub isolation: Option<Isolation>,
     /// When each moment came.
     pub moments: Moments,
     /// The same counted in milliseconds from `accepted`.
@@ -121,6 +124,27 @@ pub struct Session {
     /// What the machine uses or used of its host; absent where its provider cannot tell.
     #[serde(default)]
     pub usage: Option<Usage>,
+}
+
+/// How well a machine is kept apart from its host and from others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Isolation {
+    /// `production` | `development`.
+    pub level: IsolationLevel,
+    /// What is not enforced, in words; empty for `production`.
+    pub not_enforced: Vec<String>,
+}
+
+/// What a machine's isolation is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum IsolationLevel {
+    /// Hardware virtualisation, and nothing is missing around it.
+    Production,
+    /// Software emulation, or something is missing.
+    Development,
 }
 
 /// A session's place in the queue.

@@ -3,7 +3,7 @@
 use callbox_core::Fault;
 use callbox_machines::{
     Local,
-    local::{Check, checks},
+    local::{Accelerator, Check, checks},
 };
 use serde::Serialize;
 
@@ -49,7 +49,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     stages.finish();
     let looking = tokio::task::spawn_blocking(move || checks(&host));
     let mut checks = looking.await.expect("looking does not panic");
-    checks.push(whole(opened));
+    checks.push(whole(&opened));
+    checks.extend(opened.ok().map(|local| isolation(&local)));
     checks.push(port(config.listen).await);
     let ok = checks.iter().all(|check| check.ok);
     if args.json {
@@ -61,13 +62,29 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
 }
 
 /// All of it together: what the checks before may have missed, one by one.
-fn whole(opened: Result<Local, Fault>) -> Check {
+fn whole(opened: &Result<Local, Fault>) -> Check {
     let (ok, detail) = match opened {
         Ok(local) => (true, format!("machines run under {}", local.host().accelerator())),
-        Err(fault) => (false, fault.detail),
+        Err(fault) => (false, fault.detail.clone()),
     };
     let hint = (!ok).then(|| "see what is marked `no` above".to_owned());
     Check { name: "machines", ok, detail, hint }
+}
+
+/// How well machines are kept apart, and from what.
+fn isolation(local: &Local) -> Check {
+    let mut missing = local.host().not_enforced().to_vec();
+    if local.host().accelerator() == Accelerator::Tcg {
+        missing.insert(0, "software emulation: no hardware keeps guests apart".to_owned());
+    }
+    let (detail, hint) = if missing.is_empty() {
+        ("production: hardware virtualisation, and every machine is caged".to_owned(), None)
+    } else {
+        let hint =
+            "production isolation takes KVM and root; docs/isolation.md says what each gives";
+        (format!("development: {}", missing.join("; ")), Some(hint.to_owned()))
+    };
+    Check { name: "isolation", ok: true, detail, hint }
 }
 
 async fn port(address: std::net::SocketAddr) -> Check {

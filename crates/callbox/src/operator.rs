@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use callbox_machines::local::{AcceleratorChoice, HostConfig};
-use callbox_server::config::{self, Accelerator, Config, Loaded};
+use callbox_machines::local::{AcceleratorChoice, CageChoice, HostConfig};
+use callbox_server::config::{self, Accelerator, Cage, Config, Loaded};
 
 use crate::error::CliError;
 
@@ -63,6 +63,11 @@ pub fn host_config(config: &Config) -> HostConfig {
         Accelerator::Auto => AcceleratorChoice::Auto,
         Accelerator::Kvm => AcceleratorChoice::Kvm,
         Accelerator::Tcg => AcceleratorChoice::Tcg,
+    };
+    host.cage = match local.cage {
+        Cage::Auto => CageChoice::Auto,
+        Cage::Required => CageChoice::Required,
+        Cage::Off => CageChoice::Off,
     };
     host.boot_timeout = local.boot_timeout;
     host.tb_size_mib = local.translation_cache_mib;

@@ -110,6 +110,12 @@ async fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>, CliError> 
                 let Budget { memory_mib, cpus, max_starting } = *local.budget();
                 tracing::info!(memory_mib, cpus, max_starting, "this is there for machines");
                 tracing::info!(accelerator = %local.host().accelerator(), qemu = local.host().qemu_version(), "this host runs machines");
+                for missing in local.host().not_enforced() {
+                    tracing::warn!(
+                        missing,
+                        "development isolation: something is not enforced around machines"
+                    );
+                }
                 providers.push(Arc::new(local));
             }
             "fake" => {

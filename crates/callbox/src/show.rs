@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use callbox_protocol::api::Session;
+use callbox_protocol::api::{IsolationLevel, Session};
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -46,6 +46,16 @@ fn facts(session: &Session, look: Look) -> String {
     line("transport", printable(&session.transport));
     if let Some(machine) = &session.machine {
         line("machine", format!("{} (incarnation {})", printable(machine), session.incarnation));
+    }
+    if let Some(isolation) = &session.isolation {
+        let level = match isolation.level {
+            IsolationLevel::Production => "production",
+            IsolationLevel::Development => "development",
+        };
+        line("isolation", level.to_owned());
+        for missing in &isolation.not_enforced {
+            line("", printable(missing));
+        }
     }
     if let Some(accepted) = &session.moments.accepted {
         line("accepted", printable(accepted));

@@ -34,7 +34,12 @@ pub(crate) fn accepted() -> Session {
 }
 
 pub(crate) fn facts() -> MachineFacts {
-    MachineFacts { accelerator: "tcg".into(), start: "clone".into(), stages: Vec::new() }
+    MachineFacts {
+        accelerator: "tcg".into(),
+        start: "clone".into(),
+        stages: Vec::new(),
+        not_enforced: Vec::new(),
+    }
 }
 
 pub(crate) fn stop() -> EndReason {

@@ -18,7 +18,7 @@ use callbox_protocol::agent::Prepare;
 
 /// What the command line needs of the host beside running machines.
 pub use callbox_microvm::{
-    AcceleratorChoice, HostConfig, Progress as HostProgress,
+    Accelerator, AcceleratorChoice, CageChoice, HostConfig, Progress as HostProgress,
     doctor::{Check, checks},
     image, leftovers,
 };
@@ -146,7 +146,7 @@ impl Local {
             Some((link, accelerator)) => {
                 let start = if found.template.is_some() { "clone" } else { "cold" };
                 let adopted = callbox_microvm::Started { link, accelerator, stages: Vec::new() };
-                Ok(Some(started(adopted, start)))
+                Ok(Some(self.started(adopted, start)))
             }
             // Half made when its dispatcher died: nobody knows how far it came.
             None => self.host.destroy(name).await.map(|()| None).map_err(fault),
@@ -161,7 +161,7 @@ impl Local {
         };
         let Some(parked) = self.reserves.take(bot, template) else { return Ok(None) };
         match self.host.claim(parked, &what.name).await {
-            Ok(claimed) => Ok(Some(started(claimed, "reserve"))),
+            Ok(claimed) => Ok(Some(self.started(claimed, "reserve"))),
             Err(error) if reserve::goes_on(&error) => {
                 tracing::warn!(machine.name = what.name, error = %chain(&error), "a machine of the reserve failed; starting a fresh one");
                 Ok(None)
@@ -188,6 +188,17 @@ impl Local {
         Ok(Start { name: name.to_owned(), from, shape, image, prepare })
     }
 
+    fn started(&self, started: callbox_microvm::Started, start: &str) -> Started {
+        let stages = started.stages.into_iter();
+        let facts = MachineFacts {
+            accelerator: started.accelerator.to_string(),
+            start: start.into(),
+            stages: stages.map(|(name, took)| StartStage { name: name.into(), took }).collect(),
+            not_enforced: self.host.not_enforced().to_vec(),
+        };
+        Started { link: started.link, facts }
+    }
+
     fn costs(&self) -> MutexGuard<'_, BTreeMap<String, Cost>> {
         self.costs.lock().expect("no panic while held")
     }
@@ -196,16 +207,6 @@ impl Local {
 /// How many machines of this bot were admitted and may yet be taken from its reserve.
 fn starting(claimed: &[Claim], bot: &str) -> usize {
     claimed.iter().filter(|claim| claim.starting && claim.spec.bot.bot == bot).count()
-}
-
-fn started(started: callbox_microvm::Started, start: &str) -> Started {
-    let stages = started.stages.into_iter();
-    let facts = MachineFacts {
-        accelerator: started.accelerator.to_string(),
-        start: start.into(),
-        stages: stages.map(|(name, took)| StartStage { name: name.into(), took }).collect(),
-    };
-    Started { link: started.link, facts }
 }
 
 async fn is_awake(link: &Link) -> bool {
@@ -296,7 +297,7 @@ impl Provider for Local {
         }
         let start = if bot.start == StartFrom::Cold { "cold" } else { "clone" };
         let machine = self.host.start(what).await.map_err(start_fault)?;
-        Ok(started(machine, start))
+        Ok(self.started(machine, start))
     }
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {

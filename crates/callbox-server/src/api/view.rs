@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callbox_core::{Outcome, Session, State, StateKind, Time, UsageSeen, Warning};
+use callbox_core::{MachineFacts, Outcome, Session, State, StateKind, Time, UsageSeen, Warning};
 use callbox_protocol::api;
 
 use crate::{clock::rfc3339, plane::Plane};
@@ -35,6 +35,7 @@ pub fn session(plane: &Plane, session: &Session) -> api::Session {
         machine: session.machine_name(),
         accelerator: session.facts.as_ref().map(|facts| facts.accelerator.clone()),
         start: session.facts.as_ref().map(|facts| facts.start.clone()),
+        isolation: session.facts.as_ref().map(isolation),
         moments: api::Moments {
             accepted: Some(rfc3339(moments.accepted)),
             admitted: moments.admitted.map(rfc3339),
@@ -114,4 +115,19 @@ fn state(kind: StateKind) -> api::SessionState {
         StateKind::Ending => api::SessionState::Ending,
         StateKind::Ended => api::SessionState::Ended,
     }
+}
+
+/// Software emulation is a large program written in C between a guest and its host, and no
+/// hardware: it is good for trying things out, however well it is caged.
+fn isolation(facts: &MachineFacts) -> api::Isolation {
+    let mut not_enforced = facts.not_enforced.clone();
+    if facts.accelerator == "tcg" {
+        not_enforced.insert(0, "software emulation: no hardware keeps the guest apart".to_owned());
+    }
+    let level = if not_enforced.is_empty() {
+        api::IsolationLevel::Production
+    } else {
+        api::IsolationLevel::Development
+    };
+    api::Isolation { level, not_enforced }
 }

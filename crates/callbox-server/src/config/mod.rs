@@ -30,6 +30,17 @@ mod raw_exports {
         Json,
     }
 
+    /// What is put around each local machine's process.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Cage {
+        /// As much as the host allows.
+        Auto,
+        /// All of it, or no machine.
+        Required,
+        /// Nothing.
+        Off,
+    }
+
     /// How local machines are run.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Accelerator {
@@ -85,6 +96,8 @@ pub struct LocalSection {
     pub qemu: PathBuf,
     /// The guest agent; none means beside our own binary.
     pub agent: Option<PathBuf>,
+    /// What is put around each machine's process.
+    pub cage: Cage,
     /// How long a boot may take.
     pub boot_timeout: Duration,
     /// Bound of the translation cache in MiB.
@@ -170,6 +183,11 @@ impl Config {
                     raw::RawAccelerator::Tcg => Accelerator::Tcg,
                 },
                 qemu: raw.local.qemu,
+                cage: match raw.local.cage {
+                    raw::RawCage::Auto => Cage::Auto,
+                    raw::RawCage::Required => Cage::Required,
+                    raw::RawCage::Off => Cage::Off,
+                },
                 agent: Some(raw.local.agent).filter(|path| !path.as_os_str().is_empty()),
                 boot_timeout: Duration::from_secs(raw.local.boot_timeout_s),
                 translation_cache_mib: raw.local.translation_cache_mib,

@@ -60,6 +60,7 @@ pub(super) struct RawLocal {
     pub accelerator: RawAccelerator,
     pub qemu: PathBuf,
     pub agent: PathBuf,
+    pub cage: RawCage,
     pub boot_timeout_s: u64,
     pub translation_cache_mib: u32,
     pub host_memory_mib: u64,
@@ -75,6 +76,14 @@ pub(super) enum RawAccelerator {
     Auto,
     Kvm,
     Tcg,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawCage {
+    Auto,
+    Required,
+    Off,
 }
 
 #[derive(Debug, Deserialize)]

@@ -58,6 +58,8 @@ struct Facts {
     accelerator: String,
     start: String,
     stages_us: Vec<(String, u64)>,
+    #[serde(default)]
+    not_enforced: Vec<String>,
 }
 
 /// The columns of a row.
@@ -107,6 +109,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         facts: facts.as_ref().map(|facts| Facts {
             accelerator: facts.accelerator.clone(),
             start: facts.start.clone(),
+            not_enforced: facts.not_enforced.clone(),
             stages_us: facts.stages.iter().map(|s| (s.name.clone(), micros(&s.took))).collect(),
         }),
         room: room_text(*room).into(),
@@ -158,6 +161,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
         facts: doc.facts.map(|facts| MachineFacts {
             accelerator: facts.accelerator,
             start: facts.start,
+            not_enforced: facts.not_enforced,
             stages: facts
                 .stages_us
                 .into_iter()

@@ -65,6 +65,7 @@ async fn compare_and_set(store: &dyn Store) {
         accelerator: "tcg".into(),
         start: "clone".into(),
         stages: vec![StartStage { name: "spawn".into(), took: Duration::from_micros(1234) }],
+        not_enforced: vec!["something".into()],
     };
     let usage = Usage { unique_bytes: 5, shared_bytes: 6, cpu: Duration::from_micros(7) };
     let seen = UsageSeen::default().with(usage, UsageAt::Ready).with(usage, UsageAt::End);
