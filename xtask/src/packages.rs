@@ -15,7 +15,7 @@ pub const MACHINES: &[&str] =
 
 /// What the tests need beside that.
 pub const TESTS: &[&str] =
-    &["espeak-ng", "python3-venv", "busybox-static", "chromium", "libespeak-ng1"];
+    &["espeak-ng", "python3-venv", "busybox-static", "chromium", "libespeak-ng1", "libfaketime"];
 
 /// What the tests of the page need, where no Node.js is installed by other means.
 pub const NODE: &[&str] = &["nodejs", "npm"];

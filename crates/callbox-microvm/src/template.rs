@@ -156,6 +156,12 @@ impl Found {
         }))
     }
 
+    /// Whether there is a template in `directory` that this version could read.
+    fn is_readable(directory: &Path) -> bool {
+        fs::read(directory.join("template.json"))
+            .is_ok_and(|text| serde_json::from_slice::<Facts>(&text).is_ok())
+    }
+
     /// Takes it into memory, and checks it on the way. Blocks while it reads.
     ///
     /// # Errors
@@ -271,7 +277,7 @@ impl Host {
         self.remove_files(id)
     }
 
-    fn remove_files(&self, id: &str) -> Result<(), Error> {
+    pub(crate) fn remove_files(&self, id: &str) -> Result<(), Error> {
         let directory = self.layout.templates().join(id);
         // Out of sight in one step, so that nobody meets half a template.
         let removed = self.layout.templates().join(format!(".removed-{id}"));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Facts, Manifest, Sealed, Template};
+use super::{Facts, Found, Manifest, Sealed, Template};
 use crate::boot::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_error};
 use crate::cage::Cage;
 use crate::config::{MachineShape, Progress};
@@ -96,6 +96,12 @@ impl Host {
                 }
             } else if name.starts_with(".removed-") {
                 let _ = fs::remove_dir_all(entry.path());
+            } else if entry.path().is_dir() && !Found::is_readable(&entry.path()) {
+                // Of an older version, or broken: it can never be cloned.
+                if let Some(_lock) = FileLock::try_exclusive(&self.template_lock(&name))? {
+                    tracing::info!(template.id = name, "removing a template that cannot be read");
+                    self.remove_files(&name)?;
+                }
             }
         }
         Ok(())

@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod clock;
 mod crashes;
 mod operator;
 mod refusals;
