@@ -1,6 +1,6 @@
 //! `callbox serve`, from its first line to its end.
 
-use std::{fs::OpenOptions, process::Stdio};
+use std::{fs::OpenOptions, path::PathBuf, process::Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -22,7 +22,12 @@ pub struct Dispatcher<'a> {
 impl<'a> Dispatcher<'a> {
     /// Starts one with these bots (TOML) and waits until it is ready for all of them.
     pub async fn ready(home: &'a Home, bots: &str) -> Dispatcher<'a> {
-        let dispatcher = Dispatcher::serving(home, bots).await;
+        Dispatcher::ready_with(home, "", bots).await
+    }
+
+    /// The same with further lines under `[local]`.
+    pub async fn ready_with(home: &'a Home, local: &str, bots: &str) -> Dispatcher<'a> {
+        let dispatcher = Dispatcher::run_with(home, home.configure_with(local, bots)).await;
         let ready = async {
             while dispatcher.get("/readyz").await.status != 200 {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -34,7 +39,10 @@ impl<'a> Dispatcher<'a> {
 
     /// Starts one with these bots and waits until it serves: its bots may not be prepared yet.
     pub async fn serving(home: &'a Home, bots: &str) -> Dispatcher<'a> {
-        let config = home.configure(bots);
+        Dispatcher::run_with(home, home.configure(bots)).await
+    }
+
+    async fn run_with(home: &'a Home, config: PathBuf) -> Dispatcher<'a> {
         let log = OpenOptions::new().create(true).append(true).open(home.log_file()).unwrap();
         let mut command = home.callbox(&["serve", "--config", config.to_str().unwrap()]);
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();

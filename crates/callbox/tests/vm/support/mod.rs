@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use api::Started;
 pub use dispatcher::Dispatcher;
-pub use home::Home;
+pub use home::{Home, agent};
 pub use program::Ran;
 pub use sound::{Said, assert_is_echo};
 pub use wire::Wire;
