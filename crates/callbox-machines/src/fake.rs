@@ -232,8 +232,12 @@ impl Provider for FakeProvider {
         }
         let (agent, from) = self.make(name, script).await?;
         let link = Link::open(agent.carrier()).await.map_err(Fault::unavailable)?;
-        let facts =
-            |stages| MachineFacts { accelerator: "none".into(), start: from.into(), stages };
+        let facts = |stages| MachineFacts {
+            accelerator: "none".into(),
+            start: from.into(),
+            stages,
+            not_enforced: Vec::new(),
+        };
         let health = link.health().await.map_err(Fault::unavailable)?;
         if matches!(health.phase, Phase::Awake | Phase::InSession) {
             return Ok(Started { link, facts: facts(Vec::new()) });

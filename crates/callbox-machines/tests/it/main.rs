@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use callbox_core::{SessionId, Usage};
 use callbox_machines::{
-    Admission, BotMachine, BotRun, Claim, FakeProvider, Network, Provider as _, Script, StartFrom,
-    contract,
+    Admission, BotMachine, BotRun, Claim, FakeProvider, Network, Provider as _, ReserveSize,
+    Script, StartFrom, contract,
 };
 use callbox_protocol::agent::{Contract, Reseed};
 
@@ -19,6 +19,7 @@ fn bot() -> Arc<BotMachine> {
         disk_mib: 64,
         network: Network::None,
         start: StartFrom::Clone,
+        reserve: ReserveSize::NONE,
         run: BotRun {
             contract: Contract::Http { reseed: Reseed::Hook },
             argv: Vec::new(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use callbox_core::SessionId;
 use callbox_machines::{
-    BotMachine, BotRun, Local, Network, StartFrom, contract,
+    BotMachine, BotRun, Local, Network, ReserveSize, StartFrom, contract,
     local::{AcceleratorChoice, HostConfig},
 };
 use callbox_protocol::agent::{Contract, Reseed};
@@ -32,6 +32,7 @@ async fn machines_of_this_host_keep_the_contract_of_all_providers() {
         disk_mib: 64,
         network: Network::None,
         start,
+        reserve: ReserveSize::NONE,
         run: BotRun {
             contract: Contract::Http { reseed: Reseed::Hook },
             argv: Vec::new(),
