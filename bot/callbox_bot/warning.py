@@ -21,7 +21,7 @@ class EndWarning:
 
     Parameters:
         ends_in_secs: How long it still has.
-        reason: Why it ends, a stable word such as `live-timeout`.
+        reason: Why it ends, a stable word such as `max-duration`.
     """
 
     ends_in_secs: float

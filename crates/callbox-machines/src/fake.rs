@@ -12,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts, StartStage, Usage};
 use callbox_link::{Link, fake::FakeAgent, fresh_wake};
+use callbox_protocol::agent::Phase;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -231,19 +232,23 @@ impl Provider for FakeProvider {
         }
         let (agent, from) = self.make(name, script).await?;
         let link = Link::open(agent.carrier()).await.map_err(Fault::unavailable)?;
+        let facts = |stages| MachineFacts {
+            accelerator: "none".into(),
+            start: from.into(),
+            stages,
+            not_enforced: Vec::new(),
+        };
+        let health = link.health().await.map_err(Fault::unavailable)?;
+        if matches!(health.phase, Phase::Awake | Phase::InSession) {
+            return Ok(Started { link, facts: facts(Vec::new()) });
+        }
         let prepare = bot.run.prepare(&ImageRun::default());
         link.prepare(&prepare).await.map_err(StartFault::of_prepare)?;
         let awake = Instant::now();
         link.wake(&fresh_wake(name)).await.map_err(Fault::refused)?;
         let stage = |name: &str, took| StartStage { name: name.into(), took };
         let stages = vec![stage("machine", awake - began), stage("wake", awake.elapsed())];
-        let facts = MachineFacts {
-            accelerator: "none".into(),
-            start: from.into(),
-            stages,
-            not_enforced: Vec::new(),
-        };
-        Ok(Started { link, facts })
+        Ok(Started { link, facts: facts(stages) })
     }
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {

@@ -6,6 +6,7 @@
 
 mod admission;
 mod budget;
+pub mod contract;
 mod fake;
 pub mod local;
 

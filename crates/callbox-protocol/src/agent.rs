@@ -267,7 +267,8 @@ pub struct SessionAccepted {
 pub struct Warning {
     /// How long the session still has, in milliseconds.
     pub ends_in_ms: u64,
-    /// Why it ends: a stable kebab-case word such as `live-timeout` or `draining`.
+    /// Why it ends: a stable kebab-case word, the end code that the session will have
+    /// (`max-duration`).
     pub reason: String,
 }
 

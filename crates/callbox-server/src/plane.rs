@@ -10,7 +10,7 @@ use std::{
 
 use callbox_core::{EventKind, Session, SessionId, State, UsageSeen};
 use callbox_link::Link;
-use callbox_machines::Provider;
+use callbox_machines::{Provider, ReserveLevel};
 use callbox_transports::{SessionTokens, Transport};
 use tokio::sync::{mpsc, watch};
 
@@ -148,6 +148,11 @@ impl Plane {
             Some(stage) => drop(preparing.insert(bot.to_owned(), stage.to_owned())),
             None => drop(preparing.remove(bot)),
         }
+    }
+
+    /// How far the bots' reserves are filled, by bot.
+    pub fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
+        self.providers.values().flat_map(|provider| provider.reserves()).collect()
     }
 
     /// No more starts: the dispatcher is on its way out.

@@ -7,10 +7,12 @@ mod error;
 use std::time::Duration;
 
 use callbox_protocol::api::{
-    LogEntry, SESSION_ID_HEADER, Session, SessionList, StartRequest, WebsocketJoin,
+    Info, LogEntry, QUEUE_POSITION_HEADER, SESSION_ID_HEADER, Session, SessionList, StartRequest,
+    WebsocketJoin,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use reqwest::header::HeaderMap;
 use reqwest::{Method, Request, Response, Url};
 use serde::de::DeserializeOwned;
 
@@ -37,6 +39,8 @@ pub struct Started {
     pub ws_url: String,
     /// Opens the websocket and lets its holder watch and end this session.
     pub token: Secret,
+    /// Its position in the queue, if it has to wait.
+    pub queue_position: Option<u32>,
 }
 
 /// The answer of `GET /v1/sessions/{id}/logs`.
@@ -81,6 +85,8 @@ impl ApiClient {
         );
         let response = self.send(doing, http).await?;
         let header = response.headers().get(SESSION_ID_HEADER).cloned();
+        let queue_position = number(response.headers(), QUEUE_POSITION_HEADER)
+            .and_then(|position| u32::try_from(position).ok());
         let join: WebsocketJoin = read_json(doing, response).await?;
         // The token names the session too: a proxy in between may have dropped the header.
         let session_id = match header.as_ref().and_then(|value| value.to_str().ok()) {
@@ -93,7 +99,19 @@ impl ApiClient {
                 found: format!("an answer without {SESSION_ID_HEADER}"),
             });
         }
-        Ok(Started { session_id, ws_url: join.ws_url, token: Secret::new(&join.token) })
+        Ok(Started {
+            session_id,
+            ws_url: join.ws_url,
+            token: Secret::new(&join.token),
+            queue_position,
+        })
+    }
+
+    /// `GET /v1/info`.
+    pub async fn info(&self) -> Result<Info, ApiError> {
+        let doing = "ask what the dispatcher is";
+        let request = self.request(Method::GET, &["v1", "info"], &[]);
+        read_json(doing, self.send(doing, request).await?).await
     }
 
     /// `GET /v1/sessions/{id}`.
@@ -190,8 +208,9 @@ impl ApiClient {
             return Ok(response);
         }
         let had_key = self.key.is_some();
+        let retry_after = number(response.headers(), "retry-after");
         let body = read_body(doing, response).await?;
-        Err(ApiError::refusal(doing, status, &body, had_key))
+        Err(ApiError::refusal(doing, status, &body, had_key).retry_after(retry_after))
     }
 
     async fn stream<T: DeserializeOwned + Send + 'static>(
@@ -204,6 +223,10 @@ impl ApiClient {
         let bytes = response.bytes_stream().map_err(move |source| ApiError::broken(doing, source));
         Ok(events_named(doing, name, bytes).boxed())
     }
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
 fn parse_base(url: &str) -> Result<Url, ApiError> {

@@ -3,7 +3,11 @@
 mod distribution;
 mod host;
 mod report;
+mod reserve;
+mod run;
 mod start;
+mod summary;
+mod table;
 
 use clap::Subcommand;
 

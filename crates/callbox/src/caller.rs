@@ -42,6 +42,8 @@ pub struct Placed {
     pub sent_bytes: u64,
     /// What only the client can know.
     pub client_ms: ClientMs,
+    /// The highest position in the queue that was seen, if it had to wait.
+    pub highest_position: Option<u32>,
     /// The other side ended it, not we.
     pub cut_off: bool,
     /// Why the call is not a good one, where something broke.
@@ -99,6 +101,7 @@ pub async fn place(
         heard: Heard::default(),
         conversation: Conversation::new(plan.speech.len(), plan.longest),
         sent_bytes: 0,
+        highest_position: started.queue_position,
         client_ms,
         interrupt,
     };
@@ -111,8 +114,8 @@ pub async fn place(
     };
     progress.session(&session);
     call.note_times();
-    let Call { heard, sent_bytes, client_ms, .. } = call;
-    Ok(Placed { session, heard, sent_bytes, client_ms, cut_off, trouble })
+    let Call { heard, sent_bytes, client_ms, highest_position, .. } = call;
+    Ok(Placed { session, heard, sent_bytes, client_ms, highest_position, cut_off, trouble })
 }
 
 struct Call<'a> {
@@ -124,6 +127,7 @@ struct Call<'a> {
     heard: Heard,
     conversation: Conversation,
     sent_bytes: u64,
+    highest_position: Option<u32>,
     client_ms: ClientMs,
     interrupt: Signal,
 }
@@ -221,6 +225,8 @@ impl Call<'_> {
         if session.moments.ready.is_some() {
             self.conversation.session_ready(self.begun.elapsed());
         }
+        let position = session.queue.as_ref().map(|place| place.position);
+        self.highest_position = self.highest_position.max(position);
         let over = session.state == SessionState::Ended;
         self.latest = Some(session);
         over.then_some(End::Closed)

@@ -203,6 +203,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub fn end_hint(code: &str) -> &'static str {
     match code {
         "join-timeout" => "the client was too late; open the websocket right after the start",
+        "queue-timeout" => {
+            "the host was full; raise the bot's queued deadline, or give the host more room \
+             ([local] in the configuration)"
+        }
         "start-timeout" => {
             "the machine did not run in time; raise the bot's start deadline, or look whether \
              the host is out of memory or processors"

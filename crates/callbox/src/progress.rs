@@ -28,6 +28,8 @@ struct Told {
     /// The moments, for the moving line.
     reached: String,
     doing: &'static str,
+    /// In the queue.
+    place: Option<u32>,
 }
 
 impl Progress {
@@ -63,10 +65,15 @@ impl Progress {
     /// The session has moved on.
     pub fn session(&self, session: &Session) {
         let reached = moments(session);
+        let place = session.queue.as_ref().map(|place| place.position);
         let Ok(mut told) = self.told.lock() else { return };
         match &self.kind {
             Kind::Silent => {}
             Kind::Lines => {
+                if let Some(position) = place.filter(|_| told.place != place) {
+                    eprintln!("waiting for room, position {position}");
+                    told.place = place;
+                }
                 for (name, ms) in reached {
                     if !told.moments.contains(&name) {
                         eprintln!("{name} +{ms:.0} ms");
@@ -78,6 +85,7 @@ impl Progress {
                 let words: Vec<String> =
                     reached.iter().map(|(name, ms)| format!("{name} {ms:.0}")).collect();
                 told.reached = words.join(" > ");
+                told.place = place;
                 line.set_message(told.line());
             }
         }
@@ -104,6 +112,9 @@ impl Progress {
 
 impl Told {
     fn line(&self) -> String {
+        if let Some(position) = self.place {
+            return format!("waiting for room, position {position}");
+        }
         match (self.reached.as_str(), self.doing) {
             ("", doing) => doing.to_owned(),
             (reached, doing) => format!("{reached} ms | {doing}"),
@@ -122,6 +133,7 @@ fn moments(session: &Session) -> Vec<(&'static str, f64)> {
     let ms = &session.stages_ms;
     let mut reached: Vec<(&'static str, f64)> = [
         ("accepted", ms.accepted),
+        ("admitted", ms.admitted.filter(|at| *at > 0.0)),
         ("started", ms.started),
         ("ready", ms.ready),
         ("joined", ms.joined),

@@ -1,5 +1,9 @@
 //! `callbox ps`: the sessions.
 
+mod memory;
+
+pub use memory::mebibytes;
+
 use callbox_protocol::api::{Outcome, Session, SessionState};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -23,6 +27,7 @@ Exit codes: 0 listed · 1 error · 2 usage
 Examples:
   callbox ps
   callbox ps --all --bot parrot --limit 10
+  callbox ps --memory
   callbox ps --json | jq -r '.sessions[].id'")]
 pub struct Args {
     /// Also those that have ended
@@ -37,6 +42,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 
+    /// What machines use of their host instead of how they started
+    #[arg(long)]
+    memory: bool,
+
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -45,6 +54,8 @@ pub struct Args {
 #[derive(Serialize)]
 struct Listing {
     sessions: Vec<Session>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<memory::Total>,
 }
 
 /// Lists.
@@ -52,13 +63,18 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     let sessions = newest(&client, &args).await?;
     if args.json {
-        return output::json(&Listing { sessions });
+        let memory = args.memory.then(|| memory::Total::of(&sessions));
+        return output::json(&Listing { sessions, memory });
     }
     if sessions.is_empty() {
         let which = if args.all { "no sessions" } else { "no sessions are alive" };
         return output::text(&format!("{}\n", context.look.paint(DIM, which)));
     }
-    output::text(&table(&sessions, Timestamp::now(), context.look))
+    let now = Timestamp::now();
+    output::text(&match args.memory {
+        true => memory::table(&sessions, now, context.look),
+        false => table(&sessions, now, context.look),
+    })
 }
 
 async fn newest(client: &ApiClient, args: &Args) -> Result<Vec<Session>, CliError> {
@@ -83,11 +99,21 @@ async fn newest(client: &ApiClient, args: &Args) -> Result<Vec<Session>, CliErro
 }
 
 fn table(sessions: &[Session], now: Timestamp, look: Look) -> String {
-    let mut rows = vec![
-        ["SESSION", "BOT", "STATE", "START", "ON", "READY", "AUDIBLE", "AGE"].map(str::to_owned),
-    ];
-    rows.extend(sessions.iter().map(|session| cells(session, now)));
-    let widths: Vec<usize> = (0..rows[0].len())
+    let header = ["SESSION", "BOT", "STATE", "START", "ON", "READY", "AUDIBLE", "AGE"];
+    draw(&header, 5, sessions, |session| cells(session, now), look)
+}
+
+/// Columns from `numbers` on are set to the right.
+fn draw<const N: usize>(
+    header: &[&str; N],
+    numbers: usize,
+    sessions: &[Session],
+    cells: impl Fn(&Session) -> [String; N],
+    look: Look,
+) -> String {
+    let mut rows = vec![header.map(str::to_owned)];
+    rows.extend(sessions.iter().map(cells));
+    let widths: Vec<usize> = (0..N)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
     let mut text = String::new();
@@ -97,10 +123,10 @@ fn table(sessions: &[Session], now: Timestamp, look: Look) -> String {
             .zip(&widths)
             .enumerate()
             .map(|(column, (cell, width))| {
-                // Numbers to the right.
-                let cell = match column {
-                    5..=7 => format!("{cell:>width$}"),
-                    _ => format!("{cell:<width$}"),
+                let cell = if column >= numbers {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
                 };
                 match (index, column) {
                     (0, _) => look.paint(DIM, cell),
@@ -116,27 +142,38 @@ fn table(sessions: &[Session], now: Timestamp, look: Look) -> String {
 }
 
 fn cells(session: &Session, now: Timestamp) -> [String; 8] {
-    let nothing = || "-".to_owned();
-    let short: String = session.id.chars().take(8).collect();
     let on = match &session.accelerator {
         Some(accelerator) => format!("{}/{accelerator}", session.provider),
         None => session.provider.clone(),
     };
     [
-        printable(&short),
+        short(session),
         printable(&session.bot),
         state_text(session),
         session.start.as_deref().map_or_else(nothing, printable),
         printable(&on),
         session.stages_ms.ready.map_or_else(nothing, span),
         session.stages_ms.audible.map_or_else(nothing, span),
-        session.moments.accepted.as_deref().and_then(|at| age(at, now)).unwrap_or_else(nothing),
+        age_text(session, now),
     ]
 }
 
+fn nothing() -> String {
+    "-".to_owned()
+}
+
+fn short(session: &Session) -> String {
+    printable(&session.id.chars().take(8).collect::<String>())
+}
+
+fn age_text(session: &Session, now: Timestamp) -> String {
+    session.moments.accepted.as_deref().and_then(|at| age(at, now)).unwrap_or_else(nothing)
+}
+
 fn state_text(session: &Session) -> String {
-    match (session.outcome, &session.end_reason) {
-        (Some(_), Some(reason)) => printable(&reason.code),
+    match (session.outcome, &session.end_reason, &session.queue) {
+        (Some(_), Some(reason), _) => printable(&reason.code),
+        (None, _, Some(place)) => format!("queued {}", place.position),
         _ => state_word(session.state).to_owned(),
     }
 }

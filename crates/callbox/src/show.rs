@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use callbox_protocol::api::{IsolationLevel, Session};
+use callbox_protocol::api::{IsolationLevel, Session, Usage, Warning, WarningState};
 
 use crate::context::Context;
 use crate::error::CliError;
+use crate::ps::mebibytes;
 use crate::terminal::{DIM, Look, printable};
 use crate::{lookup, output, waterfall};
 
@@ -59,6 +60,25 @@ fn facts(session: &Session, look: Look) -> String {
     }
     if let Some(accepted) = &session.moments.accepted {
         line("accepted", printable(accepted));
+    }
+    if let Some(place) = &session.queue {
+        let wait = place.wait_ms.map(|ms| format!(", about {}", waterfall::span(ms)));
+        line("queue", format!("position {}{}", place.position, wait.unwrap_or_default()));
+    }
+    if let Some(usage) = &session.usage {
+        let Usage { unique_bytes, highest_unique_bytes, shared_bytes, .. } = *usage;
+        let [unique, highest, shared] =
+            [unique_bytes, highest_unique_bytes, shared_bytes].map(mebibytes);
+        line("memory", format!("{unique} of its own (at most {highest}), {shared} shared"));
+    }
+    if let Some(Warning { at, state }) = &session.warning {
+        let state = match state {
+            WarningState::Ahead => "",
+            WarningState::Due => " (the bot is being told)",
+            WarningState::Delivered => " (the bot was told)",
+            WarningState::GivenUp => " (the bot could not be told)",
+        };
+        line("warning", format!("{}{state}", printable(at)));
     }
     if let Some(deadline) = &session.deadline_at {
         line("deadline", printable(deadline));

@@ -17,6 +17,9 @@ const CHART: usize = 45;
 /// Width of each of the two columns of numbers.
 const NUMBER: usize = 9;
 
+/// Who was admitted sooner than this, in milliseconds, did not wait.
+const WAITED: f64 = 0.05;
+
 /// One bar: from its cause to its moment.
 struct Row {
     label: String,
@@ -139,7 +142,10 @@ fn rows(session: &Session, greeted: Option<f64>) -> Vec<Row> {
     };
     let mut rows = Vec::new();
     rows.extend(moment("accepted", None, ms.accepted, AnsiColor::White));
-    rows.extend(moment("started", ms.accepted, ms.started, AnsiColor::Cyan));
+    // Only of those that had to wait for room.
+    let queued = sane(ms.admitted).filter(|admitted| *admitted >= WAITED);
+    rows.extend(moment("admitted", ms.accepted, queued, AnsiColor::White));
+    rows.extend(moment("started", queued.or(ms.accepted), ms.started, AnsiColor::Cyan));
     rows.extend(parts(session));
     rows.extend(moment("ready", ms.started, ms.ready, AnsiColor::Blue));
     rows.extend(moment("joined", ms.accepted, ms.joined, AnsiColor::Yellow));

@@ -2,7 +2,8 @@
 
 use crate::world::{accepted, event, every_event};
 use callbox_core::{
-    Applied, Duty, EventKind, MachineState, RoomState, Session, State, StateKind, apply, owed,
+    Applied, Duty, EventKind, MachineState, RoomState, Session, State, StateKind, Warning, apply,
+    owed,
 };
 use proptest::prelude::*;
 
@@ -84,6 +85,25 @@ proptest! {
         let (ended, steps) = do_duties(step(&session, 2_500, &EventKind::EndRequested(crate::world::stop())));
         prop_assert_eq!(ended.state.kind(), StateKind::Ended);
         prop_assert!(steps <= 2);
+    }
+
+    #[test]
+    fn who_waits_has_nothing_and_who_was_warned_is_not_warned_again(events in any_events()) {
+        let mut session = accepted();
+        let mut warned = false;
+        for (seconds, kind) in events {
+            session = step(&session, seconds, &kind);
+            if session.state == State::Queued {
+                prop_assert_eq!((session.machine, session.room), (MachineState::None, RoomState::None));
+                prop_assert_eq!(owed(&session), vec![Duty::Admit, Duty::WakeAt(session.deadline_at)]);
+            } else {
+                prop_assert!(!owed(&session).contains(&Duty::Admit));
+            }
+            let owes = owed(&session).contains(&Duty::Warn);
+            prop_assert!(!(warned && owes));
+            warned |= matches!(session.warning, Warning::Delivered | Warning::GivenUp);
+            prop_assert!(!owes || session.state == State::Live);
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub async fn info(State(app): State<App>) -> Result<Json<Info>, Error> {
 
 fn reserves(app: &App) -> BTreeMap<String, Reserve> {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let levels = app.plane.providers.values().flat_map(|provider| provider.reserves());
+    let levels = app.plane.reserves().into_iter();
     levels
         .map(|(bot, level)| {
             (bot, Reserve { ready: count(level.ready), target: count(level.target) })
@@ -78,7 +78,7 @@ fn reserves(app: &App) -> BTreeMap<String, Reserve> {
 /// Prometheus' text form.
 pub async fn prometheus(State(app): State<App>) -> String {
     metrics::live(app.plane.handles().len(), app.plane.queue.waiting(&app.plane));
-    for (bot, level) in app.plane.providers.values().flat_map(|provider| provider.reserves()) {
+    for (bot, level) in app.plane.reserves() {
         metrics::reserve(&bot, level.ready, level.target);
     }
     app.prometheus.as_ref().map(|handle| handle.render()).unwrap_or_default()

@@ -64,6 +64,8 @@ pub enum ApiError {
         text: String,
         /// The dispatcher's advice, or ours.
         hint: Option<String>,
+        /// When to ask again, in seconds, if it may help.
+        retry_after: Option<u64>,
     },
     /// What came is not what a dispatcher answers.
     #[error("cannot {doing}: the answer is not a dispatcher's: {found}")]
@@ -153,7 +155,17 @@ impl ApiError {
         // Ours first: the dispatcher's speaks to those who write HTTP requests.
         let advice = || json.get("hint").and_then(Value::as_str).map(str::to_owned);
         let hint = key_hint(status, had_key).or_else(advice);
-        ApiError::Refused { doing, status, text: text.to_owned(), hint }
+        ApiError::Refused { doing, status, text: text.to_owned(), hint, retry_after: None }
+    }
+}
+
+impl ApiError {
+    /// With when to ask again, if the answer said so.
+    pub(super) fn retry_after(mut self, seconds: Option<u64>) -> ApiError {
+        if let ApiError::Refused { retry_after, .. } = &mut self {
+            *retry_after = seconds;
+        }
+        self
     }
 }
 

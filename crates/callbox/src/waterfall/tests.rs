@@ -54,6 +54,18 @@ fn a_slow_cold_start_that_never_became_audible() {
 }
 
 #[test]
+fn a_start_that_had_to_wait_for_room() {
+    let mut session = session();
+    session.stages_ms.admitted = Some(0.0);
+    assert!(!render(&session, None, UNICODE).contains("admitted"), "it did not wait");
+    session.stages_ms.admitted = Some(1_900.0);
+    session.stages_ms.started = Some(2_112.4);
+    session.stages_ms.ready = Some(2_140.1);
+    session.stages_ms.audible = Some(2_288.0);
+    insta::assert_snapshot!(render(&session, None, UNICODE));
+}
+
+#[test]
 fn nothing_yet() {
     let mut session = session();
     session.stages_ms = Default::default();

@@ -98,6 +98,61 @@ async fn a_benchmark_is_a_distribution() {
 }
 
 #[tokio::test]
+async fn a_burst_counts_who_waited_and_who_was_sent_away_and_neither_has_failed() {
+    let stand_in = StandIn::new(Mood::Crowded).await;
+    let bench = ["bench", "start", "--from", "clone", "--n", "6", "--mode", "burst", "--json"];
+    let report = callbox(&stand_in.url, &bench).await.expect(0).json();
+    let outcomes = &report["outcomes"];
+    let count = |name: &str| outcomes[name].as_u64().unwrap();
+    assert_eq!(
+        (count("admitted"), count("queued"), count("refused"), count("failed")),
+        (2, 2, 2, 0)
+    );
+    assert_eq!(outcomes["highest_position"], 4);
+    assert_eq!(outcomes["retry_after_s"]["max"], 7.0);
+    // 200 ms, of which 150 restore and 30 wake the machine.
+    assert_eq!(report["overhead_ms"]["p50"], 20.0);
+    assert_eq!(report["unique_bytes"]["ready"]["count"], 4);
+    assert!(report["wall_ms"].as_f64().unwrap() > 0.0);
+    let table = callbox(&stand_in.url, &bench[..8]).await.expect(0);
+    assert!(table.stdout.contains("2 admitted at once, 2 queued (highest"), "{table:?}");
+    assert!(table.stdout.contains("  overhead"), "{table:?}");
+}
+
+#[tokio::test]
+async fn runs_from_a_reserve_wait_for_it_and_what_is_no_reserve_is_told_apart() {
+    let stand_in = StandIn::new(Mood::Parrot).await;
+    let bench = ["bench", "start", "--from", "reserve", "--n", "2", "--mode", "burst", "--json"];
+    let report = callbox(&stand_in.url, &bench).await.expect(0).json();
+    assert_eq!((&report["otherwise"]["clone"], &report["failed"]), (&2.into(), &0.into()));
+    assert_eq!(report["stages_ms"], serde_json::json!({}), "their numbers are not the reserve's");
+    let bench = [&bench[..6], &["--bot", "nobody"]].concat();
+    callbox(&stand_in.url, &bench).await.expect(2).says(&["\"nobody\" has no reserve"]);
+    let bench = ["bench", "start", "--from", "clone", "--idle", "1"];
+    callbox(&stand_in.url, &bench).await.expect(2).says(&["--from reserve"]);
+}
+
+#[tokio::test]
+async fn several_benchmarks_are_compared() {
+    let stand_in = StandIn::new(Mood::Parrot).await;
+    let bench = ["bench", "start", "--from", "clone", "--n", "2", "--mode", "both", "--json"];
+    let summary = callbox(&stand_in.url, &bench).await.expect(0).json();
+    assert_eq!(summary["reports"].as_array().unwrap().len(), 2);
+    assert_eq!(summary["ratios"]["clone_burst_over_seq"], 1.0);
+}
+
+#[tokio::test]
+async fn memory_is_listed() {
+    let stand_in = three_sessions().await;
+    let ps = callbox(&stand_in.url, &["ps", "--memory"]).await.expect(0);
+    assert!(ps.stdout.contains("UNIQUE") && ps.stdout.contains("28.6 MiB"), "{ps:?}");
+    assert!(ps.stdout.ends_with("1 machines, 28.6 MiB of their own in all\n"), "{ps:?}");
+    let json = callbox(&stand_in.url, &["ps", "--memory", "--json"]).await.expect(0).json();
+    assert_eq!(json["memory"]["highest_unique_bytes"], 40_000_000);
+    assert_eq!(json["sessions"][0]["usage"]["shared_bytes"], 90_000_000);
+}
+
+#[tokio::test]
 async fn a_benchmark_of_something_else_fails() {
     let stand_in = StandIn::new(Mood::Parrot).await;
     let bench = ["bench", "start", "--from", "cold", "--n", "2"];

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Dispatcher, Home, Started, Wire};
+use crate::support::{Dispatcher, Home, Setting, Started, Wire};
 
 const BOTS: &str = r#"
 [bots.tiny]
@@ -32,7 +32,8 @@ async fn a_host_clock_that_jumps_ends_no_call_and_holds_none() {
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    let dispatcher = Dispatcher::ready_in(&home, BOTS, &environment).await;
+    let setting = Setting { environment: &environment, ..Setting::default() };
+    let dispatcher = Dispatcher::ready_as(&home, BOTS, &setting).await;
     let first = call(&dispatcher, "before").await;
 
     // Longer than the longest call, and than everything that has a deadline.

@@ -44,6 +44,8 @@ pub enum Mood {
     Immortal,
     /// The websocket is not where the answer says.
     NoLine,
+    /// As a parrot, but every second one has to wait and every third is refused.
+    Crowded,
     /// Every answer is this.
     Says(u16, &'static str, &'static str),
 }
@@ -92,6 +94,7 @@ impl StandIn {
             _ => Router::new()
                 .route("/start", post(start))
                 .route("/ws/{id}", get(media))
+                .route("/v1/info", get(info))
                 .route("/v1/sessions", get(list))
                 .route("/v1/sessions/{id}", get(show).delete(stop))
                 .route("/v1/sessions/{id}/events", get(events))
@@ -166,6 +169,11 @@ async fn start(
         return error(StatusCode::UNAUTHORIZED, "a key is needed");
     }
     shared.starts.lock().unwrap().push(body.0.clone());
+    let count = shared.starts.lock().unwrap().len();
+    if shared.mood == Mood::Crowded && count.is_multiple_of(3) {
+        let refusal = error(StatusCode::TOO_MANY_REQUESTS, "the host is full");
+        return ([("retry-after", "7")], refusal).into_response();
+    }
     let number = shared.sessions.lock().unwrap().len() + 1;
     let bot = body["bot"].as_str().unwrap_or("parrot");
     let session = new_session(number, bot, SessionState::Starting);
@@ -185,7 +193,19 @@ async fn start(
         "wsUrl": format!("ws://{}/{path}/{id}", shared.address),
         "token": token(&id),
     });
-    ([("x-callbox-session-id", id)], Json(join)).into_response()
+    let mut answer = ([("x-callbox-session-id", id)], Json(join)).into_response();
+    if shared.mood == Mood::Crowded && count.is_multiple_of(2) {
+        answer.headers_mut().insert("x-callbox-queue-position", count.into());
+    }
+    answer
+}
+
+/// A reserve of one that is full.
+async fn info() -> Response {
+    let bots = [json!({"name": "parrot", "transports": ["websocket"]})];
+    let reserves = json!({"parrot": {"ready": 1, "target": 1}});
+    Json(json!({"name": "callbox", "version": "0", "auth": false, "bots": bots, "reserves": reserves}))
+        .into_response()
 }
 
 fn new_session(number: usize, bot: &str, state: SessionState) -> Session {
@@ -195,7 +215,10 @@ fn new_session(number: usize, bot: &str, state: SessionState) -> Session {
         "outcome": null, "incarnation": 1, "end_reason": null, "machine": format!("m-{number}"),
         "accelerator": "kvm", "start": "clone", "deadline_at": null,
         "moments": {"accepted": jiff::Timestamp::now().to_string()},
-        "stages_ms": {"accepted": 0.0, "started": 200.0},
+        "stages_ms": {"accepted": 0.0, "admitted": 0.0, "started": 200.0},
+        "usage": {"unique_bytes": 30_000_000, "shared_bytes": 90_000_000, "cpu_ms": 400.0,
+                  "highest_unique_bytes": 40_000_000, "ready_unique_bytes": 20_000_000,
+                  "audible_unique_bytes": null, "end_unique_bytes": 30_000_000},
         "start_stages": [{"name": "restore", "ms": 150.0}, {"name": "wake", "ms": 30.0}],
     });
     serde_json::from_value(session).unwrap()

@@ -19,19 +19,24 @@ pub struct Dispatcher<'a> {
     pub home: &'a Home,
 }
 
+/// What is unusual about a dispatcher.
+#[derive(Default)]
+pub struct Setting<'a> {
+    /// Further lines under `[local]`.
+    pub local: &'a str,
+    /// Further variables of its environment.
+    pub environment: &'a [(&'a str, &'a str)],
+}
+
 impl<'a> Dispatcher<'a> {
     /// Starts one with these bots (TOML) and waits until it is ready for all of them.
     pub async fn ready(home: &'a Home, bots: &str) -> Dispatcher<'a> {
-        Dispatcher::ready_in(home, bots, &[]).await
+        Dispatcher::ready_as(home, bots, &Setting::default()).await
     }
 
-    /// The same in an environment that has these variables, too.
-    pub async fn ready_in(
-        home: &'a Home,
-        bots: &str,
-        environment: &[(&str, &str)],
-    ) -> Dispatcher<'a> {
-        let dispatcher = Dispatcher::serving_in(home, bots, environment).await;
+    /// The same in a setting of its own.
+    pub async fn ready_as(home: &'a Home, bots: &str, setting: &Setting<'_>) -> Dispatcher<'a> {
+        let dispatcher = Dispatcher::serving_as(home, bots, setting).await;
         let ready = async {
             while dispatcher.get("/readyz").await.status != 200 {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -43,18 +48,14 @@ impl<'a> Dispatcher<'a> {
 
     /// Starts one with these bots and waits until it serves: its bots may not be prepared yet.
     pub async fn serving(home: &'a Home, bots: &str) -> Dispatcher<'a> {
-        Dispatcher::serving_in(home, bots, &[]).await
+        Dispatcher::serving_as(home, bots, &Setting::default()).await
     }
 
-    async fn serving_in(
-        home: &'a Home,
-        bots: &str,
-        environment: &[(&str, &str)],
-    ) -> Dispatcher<'a> {
-        let config = home.configure(bots);
+    async fn serving_as(home: &'a Home, bots: &str, setting: &Setting<'_>) -> Dispatcher<'a> {
+        let config = home.configure_with(setting.local, bots);
         let log = OpenOptions::new().create(true).append(true).open(home.log_file()).unwrap();
         let mut command = home.callbox(&["serve", "--config", config.to_str().unwrap()]);
-        command.envs(environment.iter().copied());
+        command.envs(setting.environment.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

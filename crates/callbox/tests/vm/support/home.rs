@@ -83,6 +83,18 @@ impl Home {
         self.configure_at("127.0.0.1:0", &agent(), more)
     }
 
+    /// The same with further lines under `[local]`.
+    pub fn configure_with(&self, local: &str, more: &str) -> PathBuf {
+        let path = self.configure(more);
+        let text = fs::read_to_string(&path).unwrap().replacen(
+            "[local]\n",
+            &format!("[local]\n{local}"),
+            1,
+        );
+        fs::write(&path, text).unwrap();
+        path
+    }
+
     /// The same for another address or agent.
     pub fn configure_at(&self, listen: &str, agent: &Path, more: &str) -> PathBuf {
         let path = self.path().join("callbox.toml");

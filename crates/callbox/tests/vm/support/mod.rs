@@ -11,8 +11,8 @@ mod wire;
 use std::time::Duration;
 
 pub use api::Started;
-pub use dispatcher::Dispatcher;
-pub use home::Home;
+pub use dispatcher::{Dispatcher, Setting};
+pub use home::{Home, agent};
 pub use program::Ran;
 pub use sound::{Said, assert_is_echo};
 pub use wire::Wire;

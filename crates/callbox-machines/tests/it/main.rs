@@ -1,0 +1,63 @@
+//! The fake provider keeps the contract of all providers. `local` does so in the tests of real
+//! machines (`crates/callbox/tests/vm/room.rs`).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use callbox_core::{SessionId, Usage};
+use callbox_machines::{
+    Admission, BotMachine, BotRun, Claim, FakeProvider, Network, Provider as _, ReserveSize,
+    Script, StartFrom, contract,
+};
+use callbox_protocol::agent::{Contract, Reseed};
+
+fn bot() -> Arc<BotMachine> {
+    Arc::new(BotMachine {
+        bot: "parrot".into(),
+        image: String::new(),
+        memory_mib: 256,
+        vcpus: 1,
+        disk_mib: 64,
+        network: Network::None,
+        start: StartFrom::Clone,
+        reserve: ReserveSize::NONE,
+        run: BotRun {
+            contract: Contract::Http { reseed: Reseed::Hook },
+            argv: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: None,
+            port: 8080,
+            ready_timeout_ms: 1000,
+        },
+    })
+}
+
+fn ids() -> [SessionId; 2] {
+    ["6f9619ff-8b86-4d01-b42d-00cf4fc964f1", "6f9619ff-8b86-4d01-b42d-00cf4fc964f2"]
+        .map(|text| SessionId::parse(text).expect("a uuid"))
+}
+
+#[tokio::test]
+async fn the_fake_keeps_the_contract() {
+    let usage = Usage { unique_bytes: 1, shared_bytes: 2, cpu: Duration::from_millis(3) };
+    for script in [
+        Script::default(),
+        Script { room: Some(1), max_starting: Some(1), ..Script::default() },
+        Script { usage: Some(usage), reserve: 1, ..Script::default() },
+    ] {
+        let fake = FakeProvider::new(script);
+        contract::check(&fake, &contract::specs(bot(), ids())).await;
+        assert!(fake.names().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_promised_from_a_reserve_is_neither_promised_twice_nor_given_up() {
+    let fake = FakeProvider::new(Script { reserve: 1, room: Some(1), ..Script::default() });
+    let [first, second] = contract::specs(bot(), ids());
+    assert_eq!(fake.admit(&first, &[]).await, Ok(Admission::Prepared));
+    let promised = [Claim { spec: first.clone(), starting: true }];
+    assert!(matches!(fake.admit(&second, &promised).await, Ok(Admission::Full { .. })));
+    assert_eq!(fake.shed(&second, &promised).await, Ok(false));
+    assert_eq!(fake.shed(&second, &[]).await, Ok(true));
+    assert!(fake.reserves().is_empty());
+}
