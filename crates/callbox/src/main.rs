@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let outcome = match &cli.command {
         // There is one of these for every call, so it does without our threads.
-        cli::Command::Relay => relay::run(),
+        cli::Command::Relay { .. } => relay::run(),
         _ => in_runtime(cli),
     };
     match outcome {

@@ -1,8 +1,8 @@
 //! Machines on this host: microVMs of `callbox-microvm`.
 
 use std::{
-    path::PathBuf,
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };

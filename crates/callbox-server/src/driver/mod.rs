@@ -19,8 +19,7 @@ mod resume;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use callbox_core::{
-    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, State, Time, Warning, apply,
-    owed,
+    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, State, Time, Warning, apply, owed,
 };
 use callbox_link::Link;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};

@@ -18,6 +18,7 @@ mod crashes;
 mod operator;
 mod refusals;
 mod reserve;
+mod restarts;
 mod rude_clients;
 mod support;
 mod trouble;

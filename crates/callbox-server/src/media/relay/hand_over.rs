@@ -48,6 +48,8 @@ pub async fn hand_over(
     line: Line,
 ) -> Result<Relay, NotHandedOver> {
     let relays = &plane.relays;
+    // None is there, as the client's seat was free; but two would be worse than a moment's wait.
+    relays.end(session.id).await;
     let started = start(relays, session.id);
     let (listener, stdin) = match started {
         Ok(started) => started,
@@ -83,14 +85,15 @@ pub async fn hand_over(
 
 /// Binds its socket, starts its process, and writes down which it is: before it has anything.
 fn start(relays: &Relays, session: SessionId) -> io::Result<(UnixListener, UnixStream)> {
-    relays.prepare(session)?;
+    relays.prepare()?;
     let listener = UnixListener::bind(relays.socket(session))?;
     let (ours, theirs) = StdStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
     let child = Command::new(OURSELVES)
         .arg0("callbox")
-        .arg("relay")
+        // The session is for people who look at the list of processes.
+        .args(["relay", &session.to_string()])
         // Nothing of the dispatcher's environment, where secrets are, belongs there.
         .env_clear()
         .current_dir("/")
@@ -99,7 +102,8 @@ fn start(relays: &Relays, session: SessionId) -> io::Result<(UnixListener, UnixS
         .stderr(Stdio::null())
         // Its own group: Ctrl-C at the dispatcher's terminal is not for the calls.
         .process_group(0)
-        .kill_on_drop(true)
+        // Nor does it end with us. Until it has its order, it ends when we hang up.
+        .kill_on_drop(false)
         .spawn()?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let identity = pid.map_or(Ok(None), Identity::of)?;

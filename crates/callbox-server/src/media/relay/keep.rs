@@ -46,11 +46,9 @@ impl Relays {
         self.dir.join(format!("{session}.sock"))
     }
 
-    /// Makes room for a relay of this session.
-    pub(super) fn prepare(&self, session: SessionId) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        self.forget(session);
-        Ok(())
+    /// Makes the directory. The data directory is ours alone already; this is the second lock.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)
     }
 
     /// Writes down which process it is, in one step.
@@ -61,7 +59,7 @@ impl Relays {
     }
 
     /// Removes its files, of a relay that is gone.
-    pub(super) fn forget(&self, session: SessionId) {
+    fn forget(&self, session: SessionId) {
         let socket = self.socket(session);
         let record = record_beside(&socket);
         for path in [&record.with_extension("new"), &socket, &record] {
