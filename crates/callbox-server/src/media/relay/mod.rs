@@ -30,6 +30,8 @@ mod follow;
 mod hand_over;
 mod keep;
 mod process;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::time::Duration;
