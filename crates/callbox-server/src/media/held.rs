@@ -65,6 +65,6 @@ mod tests {
         assert!(held.push(Message::Ping(vec![0; 1000].into())).is_ok(), "pings are not held");
         assert!(held.push(Message::Binary(vec![0].into())).is_err());
         let texts: Vec<Message> = held.into_messages().collect();
-        assert_eq!(texts, ["a", "b", "c"].map(|text| Message::text(text)));
+        assert_eq!(texts, ["a", "b", "c"].map(Message::text));
     }
 }

@@ -41,13 +41,13 @@ async fn a_call_goes_on_without_its_dispatcher_and_with_the_next_one() {
     let before = dispatcher.session(&session.id).await;
     assert_eq!(before["state"], "live", "{before}");
     assert!(before["moments"]["audible"].is_string(), "{before}");
-    let quiet = talk.from_now();
+    let quiet = talk.measure_anew();
 
     dispatcher.kill().await;
     talk.hear(150).await;
     let dispatcher = Dispatcher::ready(&home, BOTS).await;
     talk.hear(150).await;
-    let restart = talk.from_now();
+    let restart = talk.measure_anew();
     println!(
         "longest gap between two frames of audio: {} ms with a dispatcher, {} ms over its death \
          and the next one's start; median round trip {:.1} ms and {:.1} ms",
@@ -124,6 +124,21 @@ async fn a_relay_that_is_killed_ends_its_call_and_no_other() {
     dispatcher.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_dies_while_no_dispatcher_runs_ends_its_call_at_once() {
+    let home = Home::new();
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    let (session, mut wire) = joined(&dispatcher, "tiny").await;
+    assert!(wire.answers().await);
+    let machine = home.machine_processes()[0];
+    dispatcher.kill().await;
+    kill_process(machine, Signal::KILL).unwrap();
+    assert_eq!(wire.closed().await, Some((1011, "bot-failed".to_owned())));
+    let dispatcher = Dispatcher::serving(&home, BOTS).await;
+    assert_eq!(dispatcher.end_of(&session.id).await.0, "machine-lost");
+    dispatcher.stop().await;
+}
+
 /// Between the client's handshake and the relay there is no moment in which a call is neither
 /// nor: either it goes on, or its client can come again.
 #[tokio::test(flavor = "multi_thread")]
@@ -177,12 +192,12 @@ async fn an_upgrade_in_place_cuts_no_call() {
     // The file that this dispatcher was started from is gone by now.
     let (new, mut wire) = joined(&dispatcher, "tiny").await;
     assert!(wire.answers().await);
-    talk.from_now();
+    talk.measure_anew();
     dispatcher.leave().await;
     assert_eq!((home.machines(), home.relays().len()), (2, 2));
     let dispatcher = Dispatcher::ready(&home, &bots).await;
     talk.hear(100).await;
-    println!("longest gap over an upgrade: {} ms", talk.from_now().longest_gap.as_millis());
+    println!("longest gap over an upgrade: {} ms", talk.measure_anew().longest_gap.as_millis());
     assert!(wire.answers().await);
     for session in [&old, &new] {
         let session = dispatcher.session(&session.id).await;
@@ -219,15 +234,15 @@ async fn a_call_without_a_relay_works_as_well_and_ends_with_its_dispatcher() {
     let (began, before) = (std::time::Instant::now(), cpu(relay));
     for talk in [&talk, &carried_talk] {
         talk.hear(50).await;
-        talk.from_now();
+        talk.measure_anew();
     }
     tokio::join!(talk.hear(500), carried_talk.hear(500));
     let used = (cpu(relay) - before).as_secs_f64() / began.elapsed().as_secs_f64();
     println!(
         "median round trip {:.1} ms through a relay and {:.1} ms through the dispatcher; \
          a relay uses {:.1} % of a processor at 50 frames a second each way, and {} of memory",
-        talk.from_now().median_ms(),
-        carried_talk.from_now().median_ms(),
+        talk.measure_anew().median_ms(),
+        carried_talk.measure_anew().median_ms(),
         used * 100.0,
         memory(relay),
     );

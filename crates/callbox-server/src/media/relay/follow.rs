@@ -29,7 +29,7 @@ pub async fn take_up(plane: &Arc<Plane>, handle: &Handle) -> bool {
         plane.relays.end(session).await;
         return false;
     };
-    tracing::info!(session.id = %session, "took up a call that went on by itself");
+    plane.logs.writer(session).say("a new dispatcher took up the call, which went on by itself");
     let relay = Relay { session, stream };
     tokio::spawn(follow(Arc::clone(plane), place, relay, AFTER_RESTART));
     true

@@ -10,6 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use callbox_core::{EndCode, SessionId};
 use callbox_link::Link;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::{
     net::{TcpStream, UnixListener, UnixStream},
     time::Duration,
@@ -46,6 +47,7 @@ pub enum NotARelay {
 /// # Errors
 /// [`NotARelay`]. The client's connection is closed then, if there was one.
 pub fn run() -> Result<(), NotARelay> {
+    give_up_what_is_not_needed();
     let stdin = StdStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let (text, came) = descriptors::receive(&stdin).map_err(|_| NotARelay::NoOrder)?;
     let order = serde_json::from_slice(&text).map_err(|_| NotARelay::NoOrder)?;
@@ -67,6 +69,14 @@ pub fn run() -> Result<(), NotARelay> {
         let _ = fs::remove_file(record_beside(&socket));
     }
     relayed
+}
+
+/// What is said in a call must not lie about in a core file, and nothing that a client or a bot
+/// sends shall make more of us than we are. Best effort: where it fails, the call works as well.
+fn give_up_what_is_not_needed() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
+    let _ = rustix::thread::set_no_new_privs(true);
 }
 
 /// One call, from hand-over to end.

@@ -118,6 +118,11 @@ impl Home {
         left::machines(self.path()).len()
     }
 
+    /// The processes of the machines that run here.
+    pub fn machine_processes(&self) -> Vec<Pid> {
+        left::machines(self.path())
+    }
+
     /// The processes that carry calls here.
     pub fn relays(&self) -> Vec<Pid> {
         left::relays(self.path())

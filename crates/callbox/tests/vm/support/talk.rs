@@ -20,7 +20,7 @@ const FRAME: Duration = Duration::from_millis(20);
 pub struct Heard {
     /// How many frames.
     pub frames: u64,
-    /// The longest silence between two frames since [`Talk::from_now`].
+    /// The longest silence between two frames since [`Talk::measure_anew`].
     pub longest_gap: Duration,
     /// From sending to hearing, of every frame since then.
     pub round_trips: Vec<Duration>,
@@ -70,7 +70,7 @@ impl Talk {
     }
 
     /// Forgets gaps and round trips so far; gives what they were.
-    pub fn from_now(&self) -> Heard {
+    pub fn measure_anew(&self) -> Heard {
         let mut before = Heard::default();
         self.heard.send_modify(|heard| {
             before = heard.clone();
