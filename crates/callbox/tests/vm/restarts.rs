@@ -45,17 +45,21 @@ async fn a_call_goes_on_without_its_dispatcher_and_with_the_next_one() {
 
     dispatcher.kill().await;
     talk.hear(150).await;
+    let alone = talk.measure_anew();
     let dispatcher = Dispatcher::ready(&home, BOTS).await;
     talk.hear(150).await;
-    let restart = talk.measure_anew();
-    println!(
-        "longest gap between two frames of audio: {} ms with a dispatcher, {} ms over its death \
-         and the next one's start; median round trip {:.1} ms and {:.1} ms",
-        quiet.longest_gap.as_millis(),
-        restart.longest_gap.as_millis(),
-        quiet.median_ms(),
-        restart.median_ms(),
-    );
+    let restarted = talk.measure_anew();
+    for (when, heard) in [
+        ("with a dispatcher", quiet),
+        ("over its death and without one", alone),
+        ("over the next one's start", restarted),
+    ] {
+        println!(
+            "{when}: longest gap between two frames of audio {} ms, median round trip {:.1} ms",
+            heard.longest_gap.as_millis(),
+            heard.median_ms(),
+        );
+    }
     let after = dispatcher.session(&session.id).await;
     assert_eq!((&after["state"], &after["moments"]), (&before["state"], &before["moments"]));
     talk.stop().await.hang_up().await;
