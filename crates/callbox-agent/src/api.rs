@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::feed::{Feed, follow};
 use crate::machine::Machine;
 use crate::refusal::Refusal;
+use crate::serve::Access;
 use crate::{end, prepare, session, tunnel, wake, warn};
 
 /// Longest request that is read, in bytes.
@@ -29,11 +30,12 @@ type Answer = Result<Response<Body>, Refusal>;
 pub(crate) async fn answer(
     machine: Arc<Machine>,
     request: Request<Incoming>,
+    access: Access,
     close: Arc<watch::Sender<bool>>,
 ) -> Response<Body> {
     // In a task of its own: a call that has begun is carried out, even if the host goes away
     // in the middle of it.
-    let answering = tokio::spawn(dispatch(machine, request, close));
+    let answering = tokio::spawn(dispatch(machine, request, access, close));
     let answer = answering.await.unwrap_or_else(|error| Err(Refusal::internal(error.to_string())));
     answer.unwrap_or_else(|refusal| {
         let mut response = json(&refusal.error);
@@ -45,13 +47,17 @@ pub(crate) async fn answer(
 async fn dispatch(
     machine: Arc<Machine>,
     request: Request<Incoming>,
+    access: Access,
     close: Arc<watch::Sender<bool>>,
 ) -> Answer {
     let call = (request.method().clone(), request.uri().path().to_owned());
     match (call.0, call.1.as_str()) {
         (Method::CONNECT, _) => {
-            tunnel::open(&machine, request).await?;
+            tunnel::open(&machine, request, access).await?;
             Ok(Response::new(Full::default().boxed_unsync()))
+        }
+        (method, path) if access == Access::Media => {
+            Err(Refusal::not_found(format!("there is no call {method} {path} on the media port")))
         }
         (Method::GET, "/v1/health") => Ok(json(&machine.health())),
         (Method::GET, "/v1/events") => Ok(lines(machine.events.clone(), &request, &close)),

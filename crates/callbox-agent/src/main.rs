@@ -37,6 +37,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use callbox_protocol::agent::{AGENT_PORT_NAME, MEDIA_PORT_NAME};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
@@ -46,6 +47,7 @@ use crate::cmdline::Cmdline;
 use crate::machine::Machine;
 use crate::place::Place;
 use crate::port::Port;
+use crate::serve::{Access, serve};
 
 /// What a kernel says that runs well enough to get here (`callbox.probe`).
 const PROBE_OK: &str = "callbox-probe-ok";
@@ -101,22 +103,25 @@ async fn serve_port(cmdline: Cmdline) -> io::Result<()> {
         run_dir: PathBuf::from(boot::RUN_DIR),
         orphan_after: cmdline.orphan_after,
     })?;
-    let port = find_port().await?;
+    // Both before the first call: when the machine is frozen, both stand at the hello. Nobody was
+    // ever on the second, so a clone that finds nobody there is told of no change.
+    let (control, media) = (find_port(AGENT_PORT_NAME).await?, find_port(MEDIA_PORT_NAME).await?);
     tokio::spawn(end::watch_for_orphanhood(Arc::clone(&machine)));
-    serve::serve(machine, port).await;
+    tokio::spawn(serve(Arc::clone(&machine), media, Access::Media));
+    serve(machine, control, Access::Control).await;
     Ok(())
 }
 
 /// The port's name comes in a message of its own, after the driver was loaded.
-async fn find_port() -> io::Result<Port> {
+async fn find_port(name: &str) -> io::Result<Port> {
     let pause = Duration::from_millis(5);
     for _ in 0..PORT_PATIENCE.as_millis() / pause.as_millis() {
-        if let Some(port) = Port::open()? {
+        if let Some(port) = Port::open(name)? {
             return Ok(port);
         }
         sleep(pause).await;
     }
-    Err(io::Error::other("the machine has no serial port named callbox.agent"))
+    Err(io::Error::other(format!("the machine has no serial port named {name}")))
 }
 
 /// The whole protocol against real processes, without a machine: for tests and development.
@@ -128,13 +133,17 @@ fn serve_unix(path: &Path) -> io::Result<()> {
             orphan_after: Duration::from_secs(120),
         })?;
         let listener = UnixListener::bind(path)?;
+        let media = UnixListener::bind(path.with_extension("media"))?;
         tokio::spawn(end::watch_for_orphanhood(Arc::clone(&machine)));
         let (mut interrupted, mut terminated) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
-                    tokio::spawn(serve::serve(Arc::clone(&machine), accepted?.0));
+                    tokio::spawn(serve(Arc::clone(&machine), accepted?.0, Access::Control));
+                }
+                accepted = media.accept() => {
+                    tokio::spawn(serve(Arc::clone(&machine), accepted?.0, Access::Media));
                 }
                 _ = interrupted.recv() => break,
                 _ = terminated.recv() => break,

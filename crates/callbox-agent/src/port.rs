@@ -21,7 +21,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use callbox_protocol::agent::AGENT_PORT_NAME;
 use rustix::event::{Timespec, epoll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -36,7 +35,7 @@ const PORTS: &str = "/sys/class/virtio-ports";
 /// How long a writer waits for room in the queue before it looks by itself.
 const ROOM_PAUSE: Duration = Duration::from_millis(3);
 
-/// The port named `callbox.agent`.
+/// One port.
 pub(crate) struct Port {
     file: OwnedFd,
     edges: AsyncFd<OwnedFd>,
@@ -48,9 +47,9 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Opens the port, if the machine has it. Must be called inside the runtime.
-    pub(crate) fn open() -> io::Result<Option<Port>> {
-        let Some(device) = find()? else {
+    /// Opens the port of this name, if the machine has it. Must be called inside the runtime.
+    pub(crate) fn open(name: &str) -> io::Result<Option<Port>> {
+        let Some(device) = find(name)? else {
             return Ok(None);
         };
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -84,11 +83,11 @@ impl Port {
 }
 
 /// Name of the device, from the names that the host gave its ports.
-fn find() -> io::Result<Option<String>> {
+fn find(wanted: &str) -> io::Result<Option<String>> {
     for port in fs::read_dir(PORTS)? {
         let port = port?;
         let name = fs::read_to_string(port.path().join("name")).unwrap_or_default();
-        if name.trim_end() == AGENT_PORT_NAME {
+        if name.trim_end() == wanted {
             return Ok(port.file_name().into_string().ok());
         }
     }

@@ -1,4 +1,8 @@
 //! One HTTP/2 connection after the other, on one carrier.
+//!
+//! There are two carriers. Only the dispatcher has the first: all calls, and the machine lives as
+//! long as somebody is there. On the second is whoever carries the call's media while dispatchers
+//! come and go: it leads to the bot and nowhere else.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,8 +27,17 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection that was asked to end may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What may be asked on a carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everything.
+    Control,
+    /// Tunnels to the bot's port.
+    Media,
+}
+
 /// Serves `carrier` until it ends.
-pub(crate) async fn serve<C: Carrier>(machine: Arc<Machine>, carrier: C) {
+pub(crate) async fn serve<C: Carrier>(machine: Arc<Machine>, carrier: C, access: Access) {
     let mut carrier = Shared::new(carrier);
     loop {
         carrier.wait_for_host(true);
@@ -32,8 +45,9 @@ pub(crate) async fn serve<C: Carrier>(machine: Arc<Machine>, carrier: C) {
         match hello::answer(&mut carrier, &seen).await {
             Ok(Some(first)) => {
                 carrier.wait_for_host(false);
-                let _host = machine.host_connected();
-                connection(&machine, carrier.beginning_with(first)).await;
+                // Media alone keeps no machine: without a dispatcher nobody would ever end it.
+                let _host = (access == Access::Control).then(|| machine.host_connected());
+                connection(&machine, carrier.beginning_with(first), access).await;
             }
             Ok(None) => return,
             Err(error) => {
@@ -44,12 +58,12 @@ pub(crate) async fn serve<C: Carrier>(machine: Arc<Machine>, carrier: C) {
     }
 }
 
-async fn connection<C: Carrier>(machine: &Arc<Machine>, carrier: Shared<C>) {
+async fn connection<C: Carrier>(machine: &Arc<Machine>, carrier: Shared<C>, access: Access) {
     let (close, mut closing) = watch::channel(false);
     let close = Arc::new(close);
     let service = service_fn(|request| {
         let (machine, close) = (Arc::clone(machine), Arc::clone(&close));
-        async move { Ok::<_, Infallible>(api::answer(machine, request, close).await) }
+        async move { Ok::<_, Infallible>(api::answer(machine, request, access, close).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)

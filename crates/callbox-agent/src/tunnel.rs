@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::machine::Machine;
 use crate::refusal::Refusal;
+use crate::serve::Access;
 
 /// A tunnel carries frames of audio, each a few hundred bytes: nothing is gained by more.
 const BUFFER: usize = 16 * 1024;
@@ -20,6 +21,7 @@ const BUFFER: usize = 16 * 1024;
 pub(crate) async fn open(
     machine: &Arc<Machine>,
     request: Request<Incoming>,
+    access: Access,
 ) -> Result<(), Refusal> {
     let phase = machine.phase();
     if !matches!(phase, Phase::Awake | Phase::InSession | Phase::Over) {
@@ -30,6 +32,11 @@ pub(crate) async fn open(
         .filter(|authority| authority.host() == "127.0.0.1")
         .and_then(|authority| authority.port_u16())
         .ok_or_else(|| Refusal::bad_request("tunnels lead to 127.0.0.1:PORT only"))?;
+    let bots = machine.prepared().map(|prepare| prepare.port);
+    if access == Access::Media && bots != Some(port) {
+        let message = format!("the media port leads to the bot only, not to port {port}");
+        return Err(Refusal::bad_request(message));
+    }
     let mut inside = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
         Refusal::no_listener(format!("nothing in the machine accepts port {port}: {error}"))
     })?;

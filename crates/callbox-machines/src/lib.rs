@@ -10,7 +10,7 @@ pub mod contract;
 mod fake;
 pub mod local;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts, Usage};
@@ -21,6 +21,11 @@ pub use admission::{Admission, Claim, ReserveLevel};
 pub use budget::{Budget, BudgetConfig, Cost};
 pub use fake::{FakeProvider, Script};
 pub use local::Local;
+
+/// Naming a process of this host for good, so that it can be found and ended after a restart.
+pub mod process {
+    pub use callbox_microvm::{Alive, Identity};
+}
 
 /// What a provider must know of a bot to run its machines. Nothing in it belongs to a session.
 #[derive(Clone, Debug, PartialEq)]
@@ -273,6 +278,14 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// [`Fault`] of kind `NotFound` when there is no such machine.
     async fn connect(&self, name: &str) -> Result<Link, Fault>;
+
+    /// Where another process of this host reaches the machine's media port: a unix socket with
+    /// the hello and tunnels to the bot, and nothing else. `None` where there is no such place;
+    /// the call is then carried by the dispatcher, and ends with it. Asked of names only: whether
+    /// the machine runs does not matter.
+    fn media_port(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
 
     /// Ends a machine. One that is gone or never was is success.
     ///

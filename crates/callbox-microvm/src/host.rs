@@ -186,6 +186,16 @@ impl Host {
         })?
     }
 
+    /// Where a machine's media port is, for processes of the same user. Whether the machine runs
+    /// is not looked at.
+    ///
+    /// # Errors
+    /// When no machine can have this name.
+    pub fn media_socket(&self, name: &str) -> Result<std::path::PathBuf, Error> {
+        check_name(name)?;
+        Ok(RunDir::at(&self.layout, name).media_socket())
+    }
+
     /// The command line for a machine in `directory`.
     pub(crate) fn invocation(
         &self,

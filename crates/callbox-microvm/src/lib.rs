@@ -43,7 +43,7 @@ pub use error::{Error, chain};
 pub use host::{Host, Running};
 pub use layout::check_name;
 pub use reserve::Parked;
-pub use run::vm::OWN_MEMORY_MIB;
+pub use run::{pidfd::Alive, process::Identity, vm::OWN_MEMORY_MIB};
 pub use start::{From, Start, Started};
 pub use template::Template;
 pub use usage::Usage;

@@ -50,6 +50,10 @@ pub const HELLO_RETRY_MS: u64 = 250;
 /// Name of the virtio-serial port that carries the agent protocol on local machines
 /// (found in the guest under `/sys/class/virtio-ports/*/name`).
 pub const AGENT_PORT_NAME: &str = "callbox.agent";
+/// Name of the second port, for whoever carries the call's media and is not the dispatcher: the
+/// same hello and HTTP/2, but nothing except `CONNECT` to the bot's own port. Who is connected
+/// here does not keep the machine alive.
+pub const MEDIA_PORT_NAME: &str = "callbox.media";
 /// Path of the wake hook that `callbox-bot` serves on the bot's own port.
 pub const BOT_WAKE_PATH: &str = "/_callbox/wake";
 /// Path on the bot's own port at which an `http` bot hears a [`Warning`].

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     config::{Bot, Config},
     logs::Logs,
+    media::{Seat, relay::Relays},
     queue::Queue,
     store::{Store, StoreError},
 };
@@ -37,6 +38,8 @@ pub struct Plane {
     pub logs: Logs,
     /// Who may start now, and who waits.
     pub queue: Queue,
+    /// The processes that carry calls.
+    pub relays: Relays,
     driven: Mutex<HashMap<SessionId, Handle>>,
     /// Bots that are being prepared, and what that is at.
     preparing: Mutex<BTreeMap<String, String>>,
@@ -54,8 +57,8 @@ pub struct Handle {
     pub link: watch::Receiver<Option<Link>>,
     /// What its machine uses, fresher than the row.
     pub usage: watch::Receiver<Option<UsageSeen>>,
-    /// Set while a client's media is carried; a session has one client.
-    pub media: Arc<AtomicBool>,
+    /// Where the client sits; a session has one.
+    pub media: Arc<Seat>,
 }
 
 impl Handle {
@@ -93,6 +96,7 @@ impl Plane {
         logs: Logs,
     ) -> Arc<Plane> {
         Arc::new(Plane {
+            relays: Relays::of(&config.data_dir),
             config,
             store,
             providers: providers.into_iter().map(|p| (p.name(), p)).collect(),

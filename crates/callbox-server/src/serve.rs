@@ -2,14 +2,15 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use callbox_core::{EndCode, EndReason, EventKind};
+use callbox_core::{EndCode, EndReason, EventKind, SessionId};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use crate::{
     api::{self, App},
+    config::OnShutdown,
     driver,
-    plane::Plane,
+    plane::{Handle, Plane},
     prepare,
     store::{KeyRecord, StoreError},
     sweep,
@@ -35,7 +36,11 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves on `listener` until `shutdown` resolves, then ends every session and returns.
+/// How long relays may take to end after their sessions did.
+const LAST_RELAYS: Duration = Duration::from_secs(6);
+
+/// Serves on `listener` until `shutdown` resolves, then ends every session, or leaves those that
+/// can do without us, and returns.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -71,14 +76,20 @@ pub async fn run(
             .await
     });
     shutdown.await;
-    tracing::info!("shutting down: no new sessions, ending those that live");
+    let leave = plane.config.on_shutdown == OnShutdown::Leave;
+    let those = if leave { "leaving" } else { "ending" };
+    tracing::info!("shutting down: no new sessions, {those} those that live");
     closing.close();
     for task in background {
         task.abort();
         // Aborted is not dropped: what a task holds is free only when it is over.
         let _ = task.await;
     }
-    end_all(&plane).await;
+    // A call that we carry ourselves cannot be left.
+    end_all(&plane, |handle| !leave || handle.media.carried_here()).await;
+    if !leave {
+        plane.relays.settle(LAST_RELAYS).await;
+    }
     for (name, provider) in &plane.providers {
         if let Err(fault) = provider.tidy().await {
             tracing::warn!(provider = name, %fault, "something half made is left");
@@ -90,12 +101,16 @@ pub async fn run(
     Ok(())
 }
 
-/// Ends every session that is driven here and waits until nothing of them is left.
-pub async fn end_all(plane: &Plane) {
+/// Ends those sessions that are driven here and that `which` names, and waits until nothing of
+/// them is left.
+pub async fn end_all(plane: &Plane, which: impl Fn(&Handle) -> bool) {
+    let some = || -> Vec<(SessionId, Handle)> {
+        plane.handles().into_iter().filter(|(_, handle)| which(handle)).collect()
+    };
     let all = async {
         // Again, until none is left: a start may have been under way when the first were told.
-        while let Some((_, handle)) = plane.handles().pop() {
-            for (_, handle) in plane.handles() {
+        while let Some((_, handle)) = some().pop() {
+            for (_, handle) in some() {
                 let why =
                     EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
                 handle.tell(EventKind::EndRequested(why));
@@ -106,7 +121,7 @@ pub async fn end_all(plane: &Plane) {
         }
     };
     if tokio::time::timeout(LAST_CALLS, all).await.is_err() {
-        let left: Vec<String> = plane.handles().iter().map(|(id, _)| id.to_string()).collect();
+        let left: Vec<String> = some().iter().map(|(id, _)| id.to_string()).collect();
         tracing::error!(
             ?left,
             "sessions did not end in time; the next dispatcher goes on with them"

@@ -1,4 +1,4 @@
-//! Machines that no living session claims are destroyed: what a crash left, what an unknown
+//! Machines and relays that no living session claims are ended: what a crash left, what an unknown
 //! outcome made after all.
 //!
 //! Machines are listed *before* sessions are. A machine's name is saved before the machine is
@@ -21,12 +21,12 @@ pub async fn run(plane: Arc<Plane>) {
     }
 }
 
-/// Destroys every machine that no living session claims; tells how many.
+/// Ends every relay and destroys every machine that no living session claims; tells how many.
 ///
 /// # Errors
 /// When the store does not answer. A provider that does not is reported and passed over.
 pub async fn once(plane: &Plane) -> Result<usize, StoreError> {
-    let mut swept = 0;
+    let mut swept = plane.relays.sweep(&*plane.store).await?;
     for (name, provider) in &plane.providers {
         let machines = match provider.list().await {
             Ok(machines) => machines,

@@ -53,6 +53,12 @@ pub enum Command {
     Doctor(doctor::Args),
     Sweep(sweep::Args),
     Completions(completions::Args),
+    /// Carry one call (`callbox serve` starts this, with the call on its standard input)
+    #[command(hide = true)]
+    Relay {
+        /// The session, for whoever looks at the list of processes
+        session: Option<String>,
+    },
 }
 
 /// Runs what was typed.
@@ -73,6 +79,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Sweep(args) => sweep::run(args).await,
         Command::Completions(args) => completions::run(args),
+        Command::Relay { .. } => crate::relay::run(),
     }
 }
 

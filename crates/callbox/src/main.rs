@@ -28,6 +28,7 @@ mod output;
 mod pcm;
 mod progress;
 mod ps;
+mod relay;
 mod secret;
 mod serve;
 mod show;
@@ -46,11 +47,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // clap itself ends with 2 where the command line cannot be understood.
-    match cli::run(cli::Cli::parse()).await {
+    let cli = cli::Cli::parse();
+    let outcome = match &cli.command {
+        // There is one of these for every call, so it does without our threads.
+        cli::Command::Relay { .. } => relay::run(),
+        _ => in_runtime(cli),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+fn in_runtime(cli: cli::Cli) -> Result<(), error::CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(cli::run(cli))
 }

@@ -40,7 +40,15 @@ impl House {
     }
 
     pub async fn socket(&self) -> UnixStream {
-        let path = self.path("agent");
+        self.connect("agent").await
+    }
+
+    pub async fn media(&self) -> UnixStream {
+        self.connect("agent.media").await
+    }
+
+    async fn connect(&self, name: &str) -> UnixStream {
+        let path = self.path(name);
         until(async || UnixStream::connect(&path).await.ok()).await
     }
 

@@ -3,7 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::TcpListener;
 
 use crate::bots::free_port;
-use crate::house::{House, command, soon};
+use crate::house::{House, command, session, soon};
 
 /// Echoes on a port of its own until its runtime ends.
 async fn echo() -> u16 {
@@ -43,6 +43,35 @@ async fn tunnels_lead_to_open_ports_only() {
     let link = house.awake(&command(&["true"], CommandReady::Started)).await;
     let error = soon(link.tunnel(free_port())).await.unwrap_err();
     assert_eq!(error.agent_code(), Some("not-found"), "{error}");
+}
+
+#[tokio::test]
+async fn the_media_port_leads_to_the_bot_and_nowhere_else() {
+    let house = House::new();
+    let mut asked = command(&["true"], CommandReady::Started);
+    asked.port = echo().await;
+    let other = echo().await;
+    let media = soon(callbox_link::Link::open(Box::new(house.media().await))).await.unwrap();
+    let refused = |error: callbox_link::LinkError| error.agent_code().map(str::to_owned);
+    let early = soon(media.tunnel(asked.port)).await.unwrap_err();
+    assert_eq!(refused(early).as_deref(), Some("wrong-phase"), "it sleeps");
+
+    let control = house.awake(&asked).await;
+    let mut tunnel = soon(media.tunnel(asked.port)).await.unwrap();
+    tunnel.write_all(b"hello").await.unwrap();
+    let mut heard = [0; 5];
+    soon(tunnel.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"hello");
+    let elsewhere = soon(media.tunnel(other)).await.unwrap_err();
+    assert_eq!(refused(elsewhere).as_deref(), Some("bad-request"));
+    for refusal in [
+        soon(media.health()).await.map(|_| ()),
+        soon(media.session(&session())).await.map(|_| ()),
+        soon(media.stop(std::time::Duration::ZERO)).await,
+    ] {
+        assert_eq!(refused(refusal.unwrap_err()).as_deref(), Some("not-found"));
+    }
+    soon(control.tunnel(other)).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -302,6 +303,10 @@ impl Provider for Local {
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {
         self.host.connect(name).await.map_err(fault)
+    }
+
+    fn media_port(&self, name: &str) -> Option<PathBuf> {
+        self.host.media_socket(name).ok()
     }
 
     async fn destroy(&self, name: &str) -> Result<(), Fault> {

@@ -23,6 +23,8 @@ pub const CONSOLE_FD: i32 = 5;
 pub const STATE_FD: i32 = 6;
 /// See [`QMP_FD`]; only for clones: the template's memory, sealed against writing.
 pub const MEMORY_FD: i32 = 7;
+/// See [`QMP_FD`].
+pub const MEDIA_FD: i32 = 8;
 
 /// What is behind the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +95,9 @@ impl Invocation {
         line.add("-device", "virtio-serial-device,id=serial");
         let port = callbox_protocol::agent::AGENT_PORT_NAME;
         line.add("-device", format!("virtserialport,bus=serial.0,chardev=agent,name={port}"));
+        line.add("-chardev", socket("media", MEDIA_FD));
+        let port = callbox_protocol::agent::MEDIA_PORT_NAME;
+        line.add("-device", format!("virtserialport,bus=serial.0,chardev=media,name={port}"));
         if let Some(rootfs) = &self.rootfs {
             let file = escaped(rootfs);
             line.add(
@@ -240,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_machine_has_one_disk_one_port_and_no_network() {
+    fn a_cold_machine_has_one_disk_two_ports_and_no_network() {
         let line = sample().arguments();
         assert_eq!(value(&line, "-name"), ["guest=/data/run/a,,b"]);
         assert_eq!(value(&line, "-smp"), ["1"], "one processor under software emulation");
@@ -251,6 +256,7 @@ mod tests {
             [
                 "virtio-serial-device,id=serial",
                 "virtserialport,bus=serial.0,chardev=agent,name=callbox.agent",
+                "virtserialport,bus=serial.0,chardev=media,name=callbox.media",
                 "virtio-blk-device,drive=image",
             ]
         );

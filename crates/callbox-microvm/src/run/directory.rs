@@ -133,6 +133,11 @@ impl RunDir {
     pub fn agent_socket(&self) -> PathBuf {
         self.path.join("agent.sock")
     }
+    /// The agent's second port, for whoever carries a call's media.
+    #[must_use]
+    pub fn media_socket(&self) -> PathBuf {
+        self.path.join("media.sock")
+    }
     /// What the guest prints.
     #[must_use]
     pub fn console_socket(&self) -> PathBuf {

@@ -5,10 +5,11 @@
 //!     machine.json              what it is, and its process once there is one
 //!     qmp.sock                  QEMU's monitor
 //!     agent.sock                the agent's serial port
+//!     media.sock                its second one, for a call's media
 //!     console.sock              what the guest prints
 //! ```
 //!
-//! QEMU runs in a process group of its own and holds nothing of ours but the three listening
+//! QEMU runs in a process group of its own and holds nothing of ours but the four listening
 //! sockets, so it outlives the dispatcher; the next one finds it by its directory.
 //!
 //! ```text

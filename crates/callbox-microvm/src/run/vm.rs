@@ -1,7 +1,7 @@
 //! One QEMU process: starting it, waiting with it, what it said.
 //!
 //! ```text
-//!  we bind agent.sock, qmp.sock, console.sock ──► QEMU inherits the three listeners
+//!  we bind the four sockets of the directory ──► QEMU inherits the listeners
 //!        │
 //!        └─ connect at once: the kernel queues us until QEMU accepts
 //! ```
@@ -30,7 +30,7 @@ use super::process::Identity;
 use super::{Record, RunDir, Tail};
 use crate::cage::{Bounds, Cage};
 use crate::error::Error;
-use crate::qemu::command::{AGENT_FD, CONSOLE_FD, MEMORY_FD, QMP_FD, STATE_FD};
+use crate::qemu::command::{AGENT_FD, CONSOLE_FD, MEDIA_FD, MEMORY_FD, QMP_FD, STATE_FD};
 use crate::qemu::{Invocation, Memory, Qemu};
 use crate::template::Template;
 
@@ -80,6 +80,7 @@ impl Launch<'_> {
         let mut descriptors = vec![
             listen(&directory.qmp_socket(), QMP_FD)?,
             listen(&directory.agent_socket(), AGENT_FD)?,
+            listen(&directory.media_socket(), MEDIA_FD)?,
             listen(&directory.console_socket(), CONSOLE_FD)?,
         ];
         if let Some(template) = self.template {

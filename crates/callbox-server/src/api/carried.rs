@@ -2,28 +2,29 @@
 
 use axum::{
     body::Body,
-    extract::{OriginalUri, Path, Request, State, WebSocketUpgrade},
+    extract::{OriginalUri, Path, Request, State},
     response::Response,
 };
 use callbox_core::{SessionId, State as SessionState};
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::{App, Carried, caller::Participant, error::Error};
 use crate::{
-    media::{self, Place},
+    media::{self, Line, Place},
     plane::Handle,
     proxy::{self, Unreachable},
 };
 
-/// Largest websocket message, as of Pipecat's own client and server.
-const MAX_MESSAGE: usize = 1 << 20;
-
-/// `GET /ws/{id}?token=…`: the client's media.
+/// `GET /ws/{id}?token=…`: the client's media. The handshake is answered here and not by axum,
+/// which would keep the connection: it may have to go to another process.
 pub async fn websocket(
     State(app): State<App>,
     caller: Participant,
     Path(id): Path<String>,
-    upgrade: WebSocketUpgrade,
+    request: Request,
 ) -> Result<Response, Error> {
+    let answer = create_response_with_body(&request, Body::empty)
+        .map_err(|error| Error::Invalid { what: "request", problem: error.to_string() })?;
     let id = SessionId::parse(&id).ok_or(Error::UnknownSession)?;
     caller.may(id)?;
     let handle = driven(&app, id).await?;
@@ -33,9 +34,16 @@ pub async fn websocket(
     };
     let bot = bot.ok_or(Error::Internal)?;
     let place = Place::take(&handle).ok_or(Error::Taken)?;
-    Ok(upgrade
-        .max_message_size(MAX_MESSAGE)
-        .on_upgrade(move |socket| media::carry(app.plane, bot, place, socket)))
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        match upgrade.await.map(Line::of) {
+            Ok(Some(line)) => media::carry(app.plane, bot, place, line).await,
+            Ok(None) => tracing::error!("a client's connection cannot be taken over"),
+            // It hung up in the middle of the handshake, and may come again.
+            Err(error) => tracing::debug!(%error, "a client did not take the upgrade"),
+        }
+    });
+    Ok(answer)
 }
 
 /// `ANY /sessions/{id}/{path}`: the bot's own routes.

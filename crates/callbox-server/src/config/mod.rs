@@ -41,6 +41,15 @@ mod raw_exports {
         Off,
     }
 
+    /// What becomes of calls when the dispatcher is told to end.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum OnShutdown {
+        /// They end with it.
+        End,
+        /// They go on, and the next dispatcher takes them up.
+        Leave,
+    }
+
     /// How local machines are run.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Accelerator {
@@ -79,6 +88,8 @@ pub struct Config {
     pub max_held_bytes: usize,
     /// What is kept of one session's log.
     pub max_log_bytes: u64,
+    /// What becomes of calls at a shutdown.
+    pub on_shutdown: OnShutdown,
     /// Origins of pages that may call.
     pub allowed_origins: Vec<String>,
     /// Machines on this host.
@@ -175,6 +186,10 @@ impl Config {
             max_body_bytes: raw.limits.max_body_bytes,
             max_held_bytes: raw.limits.max_held_bytes,
             max_log_bytes: raw.limits.max_log_bytes,
+            on_shutdown: match raw.limits.on_shutdown {
+                raw::RawOnShutdown::End => OnShutdown::End,
+                raw::RawOnShutdown::Leave => OnShutdown::Leave,
+            },
             allowed_origins: raw.cors.allowed_origins,
             local: LocalSection {
                 accelerator: match raw.local.accelerator {

@@ -46,6 +46,14 @@ pub(super) struct RawLimits {
     pub max_body_bytes: usize,
     pub max_held_bytes: usize,
     pub max_log_bytes: u64,
+    pub on_shutdown: RawOnShutdown,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawOnShutdown {
+    End,
+    Leave,
 }
 
 #[derive(Debug, Deserialize)]

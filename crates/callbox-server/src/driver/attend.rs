@@ -44,7 +44,7 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
             return EventKind::MachineFailed { incarnation, reason };
         }
     };
-    let mut heard = Heard { event: 0, log: 0 };
+    let mut heard = Heard { event: 0, log: written_before(duties, session) };
     let mut lost_because = String::from("the connection to its agent ended");
     for attempt in 0..=RECONNECTS {
         if attempt > 0 {
@@ -91,6 +91,18 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
 struct Heard {
     event: u64,
     log: u64,
+}
+
+/// How many of the machine's lines an earlier dispatcher has written down. The machine numbers
+/// them from 1 and keeps them, so that none is written twice.
+fn written_before(duties: &Duties, session: &Session) -> u64 {
+    // An earlier machine's lines have other numbers.
+    if session.incarnation > 1 {
+        return 0;
+    }
+    let (entries, _) = duties.plane.logs.read(session.id, 0).unwrap_or_default();
+    let machines = |source: &LogSource| matches!(source, LogSource::Bot | LogSource::Agent);
+    entries.iter().filter(|entry| machines(&entry.source)).count() as u64
 }
 
 /// Gives the machine its session's data, unless an earlier dispatcher did.

@@ -14,12 +14,12 @@
 
 mod attend;
 mod duties;
+mod resume;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use callbox_core::{
-    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, SessionId, State, Time, Warning,
-    apply, owed,
+    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, State, Time, Warning, apply, owed,
 };
 use callbox_link::Link;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -35,6 +35,7 @@ use crate::{
     store::{Inserted, NewSession, Saved, StoreError, Versioned},
     usage::Meter,
 };
+pub use resume::resume;
 
 /// Starts the driver of a session, unless it has one here.
 pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
@@ -299,31 +300,4 @@ impl std::fmt::Display for Chain<'_> {
         }
         Ok(())
     }
-}
-
-/// Takes up every session that has not ended, as after a restart.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn resume(plane: &Arc<Plane>) -> Result<usize, StoreError> {
-    // Whoever waits is let in only when all are there: else the first to be read would be the
-    // first in the queue.
-    let _turn = plane.queue.turn().await;
-    let living: Vec<SessionId> = plane.store.living().await?;
-    for id in &living {
-        let Some(row) = plane.store.get(*id).await? else { continue };
-        let media_lost = row.session.moments.joined.is_some()
-            && plane
-                .transports
-                .get(row.session.transport.as_str())
-                .is_some_and(|transport| transport.carries_media());
-        let handle = drive(plane, row);
-        if media_lost {
-            // The media went through the dispatcher that is no more, and the client saw it end.
-            let detail = "the media connection was lost when the dispatcher was restarted";
-            let why = EndReason::new(EndCode::DispatcherRestarted, detail);
-            handle.tell(EventKind::EndRequested(why));
-        }
-    }
-    Ok(living.len())
 }

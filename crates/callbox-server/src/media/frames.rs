@@ -4,7 +4,7 @@
 //! transcription = 3; MessageFrame message = 4; } }` (pipecat `frames/frames.proto`). A message
 //! whose first field is number 2, length-delimited, is audio. Everything else passes unread.
 
-use axum::extract::ws::Message;
+use tokio_tungstenite::tungstenite::Message;
 
 const AUDIO: u8 = (2 << 3) | 2;
 
@@ -21,6 +21,6 @@ mod tests {
         assert!(carries_audio(&Message::Binary(vec![0x12, 0x02, 0x1a, 0x00].into())));
         assert!(!carries_audio(&Message::Binary(vec![0x22, 0x00].into())));
         assert!(!carries_audio(&Message::Binary(Vec::new().into())));
-        assert!(!carries_audio(&Message::Text("\u{12}".into())));
+        assert!(!carries_audio(&Message::text("\u{12}")));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt};
 
-use axum::extract::ws::Message;
+use tokio_tungstenite::tungstenite::Message;
 
 /// Held messages.
 pub(super) struct Held {
@@ -35,7 +35,9 @@ impl Held {
             Message::Text(text) => text.len(),
             Message::Binary(bytes) => bytes.len(),
             // Answered by the websocket itself; nothing to deliver.
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(()),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                return Ok(());
+            }
         };
         self.bytes += payload + OVERHEAD;
         if self.bytes > self.limit {
@@ -58,11 +60,11 @@ mod tests {
     fn keeps_order_and_stops_at_its_limit() {
         let mut held = Held::new(3 * (OVERHEAD + 1));
         for text in ["a", "b", "c"] {
-            assert!(held.push(Message::Text(text.into())).is_ok());
+            assert!(held.push(Message::text(text)).is_ok());
         }
         assert!(held.push(Message::Ping(vec![0; 1000].into())).is_ok(), "pings are not held");
         assert!(held.push(Message::Binary(vec![0].into())).is_err());
         let texts: Vec<Message> = held.into_messages().collect();
-        assert_eq!(texts, ["a", "b", "c"].map(|text| Message::Text(text.into())));
+        assert_eq!(texts, ["a", "b", "c"].map(Message::text));
     }
 }

@@ -37,19 +37,20 @@ async fn a_dispatcher_that_is_told_to_end_ends_its_calls_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_crash_calls_end_and_starts_go_on() {
+async fn after_a_crash_calls_and_starts_go_on() {
     let home = Home::new();
     let dispatcher = Dispatcher::ready(&home, BOTS).await;
     let (talking, mut wire) = call(&dispatcher).await;
     let booting = dispatcher.start("cold").await;
     until("both machines run", PATIENCE, || home.machines() == 2).await;
     dispatcher.kill().await;
-    wire.closed().await;
+    assert_echo(&mut wire, "is anybody there?").await;
 
     let dispatcher = Dispatcher::ready(&home, BOTS).await;
-    // Its media went through the dispatcher that is no more.
-    let (code, detail) = dispatcher.end_of(&talking.id).await;
-    assert_eq!(code, "dispatcher-restarted", "{detail}");
+    assert_echo(&mut wire, "still there").await;
+    assert_eq!(dispatcher.session(&talking.id).await["state"], "live");
+    wire.hang_up().await;
+    assert_eq!(dispatcher.end_of(&talking.id).await.0, "client-left");
     // Nobody knows how far this one came: it is made anew, and its client can still come.
     let session = dispatcher.when("ready", &booting.id).await;
     assert_eq!(session["state"], "joining", "{session}");
@@ -62,19 +63,21 @@ async fn after_a_crash_calls_end_and_starts_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_nobody_claims_is_ended() {
+async fn a_call_that_nobody_claims_is_ended() {
     let home = Home::new();
     let dispatcher = Dispatcher::ready(&home, BOTS).await;
     let (_, mut wire) = call(&dispatcher).await;
     dispatcher.kill().await;
-    wire.closed().await;
-    assert_eq!(home.machines(), 1, "machines outlive a crash");
+    assert_echo(&mut wire, "still there").await;
+    assert_eq!((home.machines(), home.relays().len()), (1, 1), "both outlive a crash");
     // A store that was lost, or restored from before the call.
     for file in ["callbox.db", "callbox.db-wal", "callbox.db-shm"] {
         std::fs::remove_file(home.data().join(file)).unwrap();
     }
     let dispatcher = Dispatcher::serving(&home, BOTS).await;
     until("the machine is swept", PATIENCE, || home.machines() == 0).await;
+    let closed = wire.closed().await;
+    assert_eq!(closed, Some((1011, "dispatcher-restarted".to_owned())));
     dispatcher.stop().await;
 }
 

@@ -19,6 +19,7 @@ mod crashes;
 mod operator;
 mod refusals;
 mod reserve;
+mod restarts;
 mod room;
 mod rude_clients;
 mod support;

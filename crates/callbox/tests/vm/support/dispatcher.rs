@@ -106,6 +106,13 @@ impl<'a> Dispatcher<'a> {
         assert_eq!(found["found"], Value::Array(Vec::new()), "something is left on the host");
     }
 
+    /// Sends SIGTERM to one whose calls go on without it.
+    pub async fn leave(mut self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+        let status = timeout(SOON, self.child.wait()).await.expect("it ends").unwrap();
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+
     /// Ends it without a warning.
     pub async fn kill(mut self) {
         kill_process(self.pid(), Signal::KILL).unwrap();
@@ -128,5 +135,15 @@ impl Home {
     /// How many machines run here.
     pub fn machines(&self) -> usize {
         left::machines(self.path()).len()
+    }
+
+    /// The processes of the machines that run here.
+    pub fn machine_processes(&self) -> Vec<Pid> {
+        left::machines(self.path())
+    }
+
+    /// The processes that carry calls here.
+    pub fn relays(&self) -> Vec<Pid> {
+        left::relays(self.path())
     }
 }

@@ -69,6 +69,18 @@ impl Home {
         left::end_machines(self.path());
     }
 
+    /// A copy of the program of this home's own, once [`Home::install`] has made one.
+    fn program(&self) -> PathBuf {
+        self.path().join("callbox")
+    }
+
+    /// Puts a copy of the program in place of the one that is there, as an upgrade does.
+    pub fn install(&self) {
+        let new = self.path().join("callbox.new");
+        fs::copy(built(), &new).unwrap();
+        fs::rename(new, self.program()).unwrap();
+    }
+
     /// What the dispatchers of this home wrote to standard error.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
@@ -111,7 +123,9 @@ impl Home {
 
     /// The program with nothing from our environment that could change what it does.
     pub fn callbox(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_callbox"));
+        let own = self.program();
+        let program = if own.exists() { own } else { built().to_owned() };
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()
@@ -126,7 +140,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        left::end_machines(self.path());
+        left::end_processes(self.path());
         if std::thread::panicking() {
             left::sweep(self.path());
             let log = self.log();
@@ -135,6 +149,10 @@ impl Drop for Home {
             eprintln!("── what the dispatcher said last\n{last}");
         }
     }
+}
+
+fn built() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_callbox"))
 }
 
 /// See the head of `main.rs`.

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// All that may be in a data directory in which nothing runs.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 12] = [
     "callbox.db",
     "callbox.db-shm",
     "callbox.db-wal",
@@ -19,6 +19,7 @@ const KEPT: [&str; 11] = [
     "kernel",
     "logs",
     "probe",
+    "relays",
     "run",
     "templates",
 ];
@@ -38,9 +39,44 @@ pub fn machines(home: &Path) -> Vec<Pid> {
     pids.collect()
 }
 
-/// For tests that failed: their machines end with them.
+/// The processes that carry calls below this directory, also those whose files are gone: each
+/// has a socket of that path open.
+pub fn relays(home: &Path) -> Vec<Pid> {
+    let mark = format!("{}/d/relays/", home.display());
+    let table = fs::read_to_string("/proc/net/unix").unwrap();
+    let sockets: Vec<String> = table
+        .lines()
+        .filter(|line| line.contains(&mark))
+        .filter_map(|line| line.split_ascii_whitespace().nth(6))
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let command = fs::read(entry.path().join("cmdline")).ok()?;
+        let relay = command.split(|byte| *byte == 0).nth(1)? == b"relay";
+        let mut files = fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+        let ours = relay
+            && files.any(|file| {
+                fs::read_link(file.path())
+                    .is_ok_and(|target| sockets.iter().any(|s| target.as_os_str() == s.as_str()))
+            });
+        ours.then(|| Pid::from_raw(pid))?
+    });
+    pids.collect()
+}
+
+/// Kills every machine.
 pub fn end_machines(home: &Path) {
     for pid in machines(home) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// For tests that failed: their processes end with them.
+pub fn end_processes(home: &Path) {
+    end_machines(home);
+    for pid in relays(home) {
         let _ = kill_process(pid, Signal::KILL);
     }
 }
@@ -58,8 +94,10 @@ pub fn sweep(home: &Path) {
 #[track_caller]
 pub fn assert_nothing(home: &Path) {
     assert_eq!(machines(home), [], "machines are left");
+    assert_eq!(relays(home), [], "relays are left");
     let data = home.join("d");
     assert_eq!(names(&data.join("run")), [""; 0], "run directories are left");
+    assert_eq!(names(&data.join("relays")), [""; 0], "files of relays are left");
     assert_eq!(names(&home.join("tmp")), [""; 0], "temporary files are left");
     let surplus: Vec<String> =
         names(&data).into_iter().filter(|name| !KEPT.contains(&name.as_str())).collect();

@@ -6,6 +6,7 @@ mod home;
 mod left;
 mod program;
 mod sound;
+mod talk;
 mod wire;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ pub use dispatcher::{Dispatcher, Setting};
 pub use home::{Home, agent};
 pub use program::Ran;
 pub use sound::{Said, assert_is_echo};
+pub use talk::Talk;
 pub use wire::Wire;
 
 /// How long anything with a machine in it may take: a template of the parrot under software

@@ -10,7 +10,7 @@ use tokio_tungstenite::{
 use super::{PATIENCE, Started};
 
 /// An open websocket.
-pub struct Wire(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Wire(pub(super) WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Wire {
     /// Joins the session.
@@ -18,6 +18,21 @@ impl Wire {
         let url = format!("{}?token={}", session.ws_url, session.token);
         let opened = timeout(PATIENCE, connect_async(url)).await.expect("it opens");
         Wire(opened.unwrap_or_else(|error| panic!("cannot join {session:?}: {error}")).0)
+    }
+
+    /// Joins, if the dispatcher lives long enough for it.
+    pub async fn try_join(session: &Started) -> Option<Wire> {
+        let url = format!("{}?token={}", session.ws_url, session.token);
+        timeout(PATIENCE, connect_async(url)).await.expect("it ends").ok().map(|it| Wire(it.0))
+    }
+
+    /// Whether a bot that echoes is at the other end.
+    pub async fn answers(&mut self) -> bool {
+        if self.send("are you there?").await.is_err() {
+            return false;
+        }
+        let next = timeout(PATIENCE, self.0.next()).await.expect("something comes");
+        matches!(next, Some(Ok(Message::Text(text))) if text == "are you there?")
     }
 
     /// Sends, unless the other side has hung up.

@@ -1,0 +1,152 @@
+//! Being with a relay: hearing how its call stands, telling it where the bot is and when to end.
+
+use std::sync::Arc;
+
+use callbox_core::EventKind;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    net::unix::{OwnedReadHalf, OwnedWriteHalf},
+    time::{Duration, timeout},
+};
+
+use super::{
+    super::{Place, client::Close},
+    hand_over::Relay,
+    process::GOODBYE,
+    words::{Standing, Wish, line},
+};
+use crate::plane::{Handle, Plane, over};
+
+/// After a restart, the machine's own account of an end needs a new connection to the machine.
+const AFTER_RESTART: Duration = Duration::from_secs(20);
+
+/// Finds the relay of a session that an earlier dispatcher left, and follows it from now on.
+/// False when there is none.
+pub async fn take_up(plane: &Arc<Plane>, handle: &Handle) -> bool {
+    let session = handle.session.borrow().id;
+    let Some(place) = Place::take(handle) else { return false };
+    let Some(stream) = plane.relays.find(session).await else {
+        plane.relays.end(session).await;
+        return false;
+    };
+    plane.logs.writer(session).say("a new dispatcher took up the call, which went on by itself");
+    let relay = Relay { session, stream };
+    tokio::spawn(follow(Arc::clone(plane), place, relay, AFTER_RESTART));
+    true
+}
+
+/// Follows a relay until it is gone. The machine's account of an end is waited for up to
+/// `patience`.
+pub async fn follow(plane: Arc<Plane>, place: Place, relay: Relay, patience: Duration) {
+    let Relay { session, stream } = relay;
+    let _following = plane.relays.following(session);
+    place.set_relayed(true);
+    let (reader, writer) = stream.into_split();
+    let follower = Follower {
+        plane: &plane,
+        handle: &place.0,
+        said: BufReader::new(reader).lines(),
+        wishes: writer,
+        patience,
+        heard: None,
+    };
+    follower.run().await;
+    plane.relays.end(session).await;
+}
+
+struct Follower<'a> {
+    plane: &'a Plane,
+    handle: &'a Handle,
+    said: Lines<BufReader<OwnedReadHalf>>,
+    wishes: OwnedWriteHalf,
+    patience: Duration,
+    /// How the call stood when the relay last said so; nothing before the client was in.
+    heard: Option<Standing>,
+}
+
+impl Follower<'_> {
+    async fn run(mut self) {
+        let handle = self.handle;
+        let ending = handle.until(over);
+        let ready = handle.until(|s| s.moments.ready.is_some() || over(s));
+        tokio::pin!(ending, ready);
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                // An end is news before the session's own end is: it is what the log should say.
+                biased;
+                said = self.said.next_line() => match said {
+                    Ok(Some(text)) => self.hear(&text).await,
+                    _ => return self.lost().await,
+                },
+                _ = &mut ending => return self.dismiss().await,
+                _ = &mut ready, if !asked => {
+                    asked = true;
+                    self.point_to_the_bot().await;
+                }
+            }
+        }
+    }
+
+    async fn hear(&mut self, text: &str) {
+        let Ok(standing) = serde_json::from_str::<Standing>(text) else {
+            tracing::warn!("a relay said something that has no meaning");
+            return;
+        };
+        let before = self.heard.replace(standing.clone());
+        if before.is_none() {
+            self.handle.tell(EventKind::ClientJoined);
+        }
+        if standing.audible {
+            self.handle.tell(EventKind::Audible);
+        }
+        if let Some(end) = &standing.end
+            && before.is_none_or(|before| before.end.is_none())
+        {
+            end.tell(self.handle, self.patience).await;
+        }
+    }
+
+    async fn point_to_the_bot(&mut self) {
+        let (provider, name) = {
+            let session = self.handle.session.borrow();
+            if over(&session) {
+                return;
+            }
+            (self.plane.providers.get(session.provider.as_str()), session.machine_name())
+        };
+        let media = provider.zip(name).and_then(|(provider, name)| provider.media_port(&name));
+        match media {
+            Some(media) => self.say(&Wish::Carry { media }).await,
+            // The configuration changed under the call.
+            None => tracing::error!("the way to the bot of a call is not known any more"),
+        }
+    }
+
+    /// The session is over: the client hears why, from its relay.
+    async fn dismiss(mut self) {
+        self.say(&Wish::Close(Close::of(self.handle))).await;
+        let gone = async { while let Ok(Some(_)) = self.said.next_line().await {} };
+        let _ = timeout(GOODBYE, gone).await;
+    }
+
+    /// The relay is gone without having been told to go.
+    async fn lost(self) {
+        let known = self.heard.is_some() || self.handle.session.borrow().moments.joined.is_some();
+        if !known {
+            // The client was never in. It may come again.
+            tracing::warn!("a relay ended before it had its call");
+            return;
+        }
+        // The client's connection broke with it. If the machine is at an end too, that is why.
+        if timeout(self.patience, self.handle.until(over)).await.is_err() {
+            let detail = "the process that carried the call ended";
+            self.handle.tell(EventKind::ClientLeft { detail: detail.into() });
+        }
+    }
+
+    /// A relay that cannot be told is gone, which is seen where it is listened to.
+    async fn say(&mut self, wish: &Wish) {
+        let _ = self.wishes.write_all(&line(wish)).await;
+    }
+}
