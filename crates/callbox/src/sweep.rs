@@ -1,9 +1,13 @@
 //! `callbox sweep`: remove what is left on this host and belongs to nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
+use callbox_core::SessionId;
 use callbox_machines::local::leftovers::{self, Leftover};
-use callbox_server::store::{Sqlite, Store as _};
+use callbox_server::{
+    media::relay::Relays,
+    store::{Sqlite, Store as _},
+};
 
 use crate::{
     error::CliError,
@@ -13,11 +17,11 @@ use crate::{
 
 /// Remove what is left on this host and belongs to nobody
 ///
-/// Machines that no living session claims, reserves, templates in the making, processes, cgroups
+/// Machines and calls that no living session claims, reserves, templates in the making, processes, cgroups
 /// and networks without a machine. A running dispatcher does this by itself, so this is for the
 /// time after one: it takes the place of a dispatcher while it works, and refuses while one runs.
 ///
-/// Sessions that were alive when their dispatcher ended keep their machines, as the next
+/// Sessions that were alive when their dispatcher ended keep their machines and calls, as the next
 /// `callbox serve` goes on with them. With --all they lose them too: for the day on which callbox
 /// leaves this host for good. Images, templates, logs and the database stay; remove the data
 /// directory to be rid of those.
@@ -35,7 +39,7 @@ pub struct Args {
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also the machines of sessions that the next dispatcher would go on with
+    /// Also the machines and calls of sessions that the next dispatcher would go on with
     #[arg(long)]
     all: bool,
     /// Print JSON
@@ -46,9 +50,30 @@ pub struct Args {
 #[derive(serde::Serialize)]
 struct Report {
     dry_run: bool,
-    found: Vec<Leftover>,
+    found: Vec<Found>,
     /// What could not be removed, and why.
     failed: Vec<String>,
+}
+
+#[derive(serde::Serialize)]
+struct Found {
+    kind: String,
+    name: String,
+}
+
+impl Found {
+    fn of(leftover: &Leftover) -> Found {
+        let kind = serde_json::to_value(leftover.kind).unwrap_or_default();
+        let kind = kind.as_str().unwrap_or_default().to_owned();
+        Found { kind, name: leftover.name.clone() }
+    }
+}
+
+/// What the sessions that have not ended still need.
+#[derive(Default)]
+struct Claimed {
+    sessions: HashSet<SessionId>,
+    machines: BTreeSet<String>,
 }
 
 /// Looks, removes, tells.
@@ -63,12 +88,23 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     }
     let _place = lock(data_dir)?;
     let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
-    let claimed = if args.all { BTreeSet::new() } else { claimed(data_dir).await? };
-    let found = leftovers::find(data_dir, &|name| claimed.contains(name));
-    let mut report =
-        Report { dry_run: args.dry_run, found: found.map_err(|e| failed(&e))?, failed: Vec::new() };
+    let claimed = if args.all { Claimed::default() } else { claimed(data_dir).await? };
+    let relays = Relays::of(data_dir);
+    let calls = relays.sessions();
+    let calls: Vec<&SessionId> = calls.difference(&claimed.sessions).collect();
+    let found = leftovers::find(data_dir, &|name| claimed.machines.contains(name));
+    let found = found.map_err(|e| failed(&e))?;
+    let call = |session: &&SessionId| Found { kind: "call".into(), name: session.to_string() };
+    let all = calls.iter().map(call).chain(found.iter().map(Found::of)).collect();
+    let mut report = Report { dry_run: args.dry_run, found: all, failed: Vec::new() };
     if !args.dry_run {
-        for leftover in &report.found {
+        // The calls first: who is in one hears a good-bye.
+        for session in calls {
+            if !relays.retire(*session).await {
+                report.failed.push(format!("{session}: its relay does not end"));
+            }
+        }
+        for leftover in &found {
             if let Err(error) = leftovers::remove(data_dir, leftover).await {
                 let error = crate::error::chain(&error);
                 report.failed.push(format!("{}: {error}", leftover.name));
@@ -78,21 +114,21 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     tell(&args, report)
 }
 
-/// The machines of the sessions that have not ended.
-async fn claimed(data_dir: &std::path::Path) -> Result<BTreeSet<String>, CliError> {
+async fn claimed(data_dir: &std::path::Path) -> Result<Claimed, CliError> {
     let database = data_dir.join("callbox.db");
-    let mut names = BTreeSet::new();
+    let mut claimed = Claimed::default();
     if !database.exists() {
-        return Ok(names);
+        return Ok(claimed);
     }
     let failed =
         |error: callbox_server::store::StoreError| CliError::Serve(crate::error::chain(&error));
     let store = Sqlite::open(&database).await.map_err(failed)?;
     for id in store.living().await.map_err(failed)? {
         let row = store.get(id).await.map_err(failed)?;
-        names.extend(row.and_then(|row| row.session.machine_name()));
+        claimed.sessions.insert(id);
+        claimed.machines.extend(row.and_then(|row| row.session.machine_name()));
     }
-    Ok(names)
+    Ok(claimed)
 }
 
 fn tell(args: &Args, report: Report) -> Result<(), CliError> {
@@ -103,9 +139,8 @@ fn tell(args: &Args, report: Report) -> Result<(), CliError> {
         let verb = if report.dry_run { "would remove" } else { "removed" };
         let mut text = String::new();
         for leftover in &report.found {
-            let kind = serde_json::to_value(leftover.kind).unwrap_or_default();
-            let kind = kind.as_str().unwrap_or_default();
-            text.push_str(&format!("{verb}  {kind:<10}  {}\n", leftover.name));
+            let Found { kind, name } = leftover;
+            text.push_str(&format!("{verb}  {kind:<10}  {name}\n"));
         }
         if report.found.is_empty() {
             text.push_str("nothing is left on this host that belongs to nobody\n");

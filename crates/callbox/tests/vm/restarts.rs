@@ -186,6 +186,23 @@ async fn a_dispatcher_that_dies_while_a_client_comes_in_leaves_no_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_left_to_the_next_dispatcher_or_swept_when_there_will_be_none() {
+    let home = Home::new();
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    let (_, mut wire) = joined(&dispatcher, "tiny").await;
+    dispatcher.kill().await;
+    let found = home.sweep(&[]).await.expect(0).json();
+    assert_eq!(found["found"], serde_json::json!([]), "the next dispatcher goes on with it");
+    assert!(wire.answers().await);
+    let (swept, closed) = tokio::join!(home.sweep(&["--all"]), wire.closed());
+    let found = swept.expect(0).json();
+    let kinds: Vec<_> = found["found"].as_array().unwrap().iter().map(|one| &one["kind"]).collect();
+    assert_eq!(kinds, ["call", "machine"], "{found}");
+    assert_eq!(closed, Some((1011, "dispatcher-restarted".to_owned())));
+    home.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_in_place_cuts_no_call() {
     let home = Home::new();
     home.install();

@@ -78,8 +78,8 @@ impl Relays {
         found.filter(of_our_user)
     }
 
-    /// Ends the process, if it still runs, and removes its files.
-    pub(super) async fn end(&self, session: SessionId) {
+    /// Ends the process, if it still runs, and removes its files. True when nothing is left.
+    pub(super) async fn end(&self, session: SessionId) -> bool {
         let record = fs::read(record_beside(&self.socket(session))).ok();
         let process = record.and_then(|text| serde_json::from_slice::<Identity>(&text).ok());
         if let Some(Ok(Some(alive))) = process.map(|process| process.open()) {
@@ -89,14 +89,14 @@ impl Relays {
             };
             if let Err(error) = killed.await {
                 tracing::error!(session.id = %session, %error, "a relay does not end");
-                return;
+                return false;
             }
         }
         self.forget(session);
+        true
     }
 
-    /// Ends the relays of sessions that are over, or that nobody knows; tells how many. What is
-    /// followed is its follower's business.
+    /// Ends the relays of sessions that are over, or that nobody knows; tells how many.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -109,21 +109,27 @@ impl Relays {
         let living: HashSet<SessionId> = store.living().await?.into_iter().collect();
         let mut swept = 0;
         for session in there.difference(&living) {
-            if self.followed.borrow().contains(session) {
-                continue;
+            // What is followed is its follower's business.
+            if !self.followed.borrow().contains(session) {
+                tracing::warn!(session.id = %session, "ending a relay that no session claims");
+                swept += usize::from(self.retire(*session).await);
             }
-            tracing::warn!(session.id = %session, "ending a relay that no session claims");
-            if let Some(stream) = self.find(*session).await {
-                let reason = EndCode::DispatcherRestarted.as_str().to_owned();
-                let _ = timeout(GOODBYE, dismiss(stream, Close { code: 1011, reason })).await;
-            }
-            self.end(*session).await;
-            swept += 1;
         }
         Ok(swept)
     }
 
-    fn sessions(&self) -> HashSet<SessionId> {
+    /// Has the relay of a session say good-bye and end, and ends it if it does not. True when
+    /// nothing is left of it.
+    pub async fn retire(&self, session: SessionId) -> bool {
+        if let Some(stream) = self.find(session).await {
+            let reason = EndCode::DispatcherRestarted.as_str().to_owned();
+            let _ = timeout(GOODBYE, dismiss(stream, Close { code: 1011, reason })).await;
+        }
+        self.end(session).await
+    }
+
+    /// The sessions of which there is a relay, or something of one.
+    pub fn sessions(&self) -> HashSet<SessionId> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let session = |entry: fs::DirEntry| {
             SessionId::parse(entry.path().file_name()?.to_str()?.split('.').next()?)

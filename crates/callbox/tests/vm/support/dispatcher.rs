@@ -132,6 +132,11 @@ impl Home {
         Ran::of(self.callbox(&[&fixed, arguments].concat())).await
     }
 
+    /// After the end of the last dispatcher: nothing runs, and no file lies about.
+    pub fn assert_nothing_left(&self) {
+        left::assert_nothing(self.path());
+    }
+
     /// How many machines run here.
     pub fn machines(&self) -> usize {
         left::machines(self.path()).len()
