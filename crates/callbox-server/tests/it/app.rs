@@ -220,7 +220,8 @@ pub(crate) async fn plane(
     rooms: Arc<FakeTransport>,
 ) -> Arc<Plane> {
     let file = dir.join("callbox.toml");
-    std::fs::write(&file, config).unwrap();
+    // Of its own: what another dispatcher has in the default one would be swept.
+    std::fs::write(&file, format!("data_dir = {dir:?}\n{config}")).unwrap();
     let config = config::load(Some(&file)).unwrap().config;
     let logs = Logs::open(dir.join("logs"), config.max_log_bytes).unwrap();
     let store = Arc::new(Sqlite::open(&dir.join("callbox.db")).await.unwrap());
