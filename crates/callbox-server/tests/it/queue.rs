@@ -113,7 +113,10 @@ async fn nobody_overtakes_and_positions_are_seen_to_shrink() {
     let mut before = first;
     for next in [&queued[0], &queued[2], &queued[3]] {
         let waiting = show(&app, next).await;
-        assert_eq!((waiting.state, waiting.queue.unwrap().position), (SessionState::Queued, 1));
+        let place = waiting.queue.unwrap();
+        assert_eq!((waiting.state, place.position), (SessionState::Queued, 1));
+        // Known as soon as the queue has moved once.
+        assert_eq!(place.wait_ms.is_some(), next != &queued[0], "{place:?}");
         stop(&app, &before).await;
         app.wait(next, "ready").await;
         before = next.clone();

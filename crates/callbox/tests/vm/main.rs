@@ -16,6 +16,7 @@
 mod calls;
 mod clock;
 mod crashes;
+mod deadline;
 mod operator;
 mod refusals;
 mod reserve;
