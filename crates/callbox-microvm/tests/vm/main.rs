@@ -73,6 +73,8 @@ async fn steps(host: Arc<Host>, config: HostConfig, image: Image) {
     a_machine_outlives_its_dispatcher(&host, config.clone(), &image, &template).await;
     step("the death of qemu is noticed");
     the_death_of_qemu_is_noticed(&host, &image, &template).await;
+    step("a guest that panics is noticed");
+    a_guest_that_panics_is_noticed(&host, &image).await;
     step("a machine without a dispatcher ends itself");
     a_machine_without_a_dispatcher_ends_itself(config.clone(), &image).await;
     step("templates of something else are refused, and used ones stay");
@@ -164,6 +166,25 @@ async fn the_death_of_qemu_is_noticed(host: &Host, image: &Image, template: &Tem
     let listed = host.list().await.unwrap();
     assert!(!listed[0].alive, "{listed:?}");
     host.destroy("shot").await.unwrap();
+}
+
+async fn a_guest_that_panics_is_noticed(host: &Host, image: &Image) {
+    let mut panics = what("panics", From::Cold, image);
+    // As root, or the kernel would not let it.
+    (panics.prepare.uid, panics.prepare.gid) = (0, 0);
+    let script = "echo c > /proc/sysrq-trigger";
+    panics.prepare.argv = ["/bin/busybox", "sh", "-c", script].map(str::to_owned).to_vec();
+    let started = host.start(panics).await.expect("it starts");
+    // The answer may be lost with the machine.
+    let _ = started.link.session(&session("s-panics")).await;
+    soon("the link to end", started.link.closed()).await;
+    let ended = async {
+        while host.list().await.unwrap()[0].alive {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("qemu to end with its guest", ended).await;
+    host.destroy("panics").await.unwrap();
 }
 
 /// And, in passing: a machine with a network card has its address.

@@ -134,6 +134,8 @@ pub struct Bot {
     pub max_sessions: u32,
     /// Between SIGTERM and the end of the machine.
     pub stop_grace: Duration,
+    /// How long its running machine may answer nothing.
+    pub silent_after: Duration,
     /// Its sessions' deadlines.
     pub limits: Limits,
 }
@@ -290,6 +292,7 @@ impl Bot {
             machine: Arc::new(machine),
             secrets: raw.secrets,
             max_sessions: raw.max_sessions,
+            silent_after: seconds("timeouts.silent_s", raw.timeouts.silent_s)?,
             stop_grace: Duration::try_from_secs_f64(raw.stop_grace_s)
                 .map_err(|_| wrong(key("stop_grace_s"), "no number of seconds"))?,
             limits,

@@ -175,5 +175,6 @@ pub(super) struct RawTimeouts {
     pub join_s: f64,
     pub live_s: f64,
     pub warn_s: f64,
+    pub silent_s: f64,
     pub ending_s: f64,
 }

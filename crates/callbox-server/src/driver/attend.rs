@@ -79,12 +79,35 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
             }
         }
         let log = duties.plane.logs.writer(session.id);
-        if let Some(end) = listen(&link, duties, &log, &mut heard).await {
+        let end = tokio::select! {
+            end = listen(&link, duties, &log, &mut heard) => end,
+            () = silence(&link, bot.silent_after) => {
+                // Nor would it answer a good-bye.
+                duties.link.send_replace(None);
+                let seconds = bot.silent_after.as_secs_f64();
+                Some(lost(format!("it answers nothing for {seconds} s, though its connection is open")))
+            }
+        };
+        if let Some(end) = end {
             return end;
         }
     }
     duties.link.send_replace(None);
     lost(lost_because)
+}
+
+/// Resolves when the machine has answered nothing for `limit`. A guest that stands still closes
+/// no connection: only a question shows it.
+async fn silence(link: &Link, limit: Duration) {
+    loop {
+        tokio::time::sleep(limit / 3).await;
+        match timeout(limit - limit / 3, link.health()).await {
+            Ok(Ok(_)) => {}
+            // Whoever listens sees a broken connection, too, and makes another one.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return,
+        }
+    }
 }
 
 /// What was heard before the connection broke, so that nothing is heard twice.

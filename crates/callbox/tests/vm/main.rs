@@ -17,6 +17,7 @@ mod calls;
 mod clock;
 mod crashes;
 mod deadline;
+mod lost;
 mod operator;
 mod refusals;
 mod reserve;
