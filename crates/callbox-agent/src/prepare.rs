@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use callbox_protocol::agent::{Contract, Frozen, Phase, Prepare, Prepared};
+use callbox_protocol::agent::{Contract, Frozen, Phase, Prepare, Prepared, Reseed};
 
 use crate::bot::LaunchError;
 use crate::machine::Machine;
@@ -16,9 +16,12 @@ use crate::sockets;
 pub(crate) async fn prepare(machine: &Arc<Machine>, prepare: Prepare) -> Result<Prepared, Refusal> {
     let _turn = machine.begin("prepare", &[Phase::Booted])?;
     let start = Instant::now();
-    match prepare.contract {
+    match &prepare.contract {
         Contract::Command { .. } => check_command(&prepare)?,
-        Contract::Http { .. } => start_server(machine, &prepare).await?,
+        Contract::Http { reseed } => {
+            check_reseed(&prepare, reseed)?;
+            start_server(machine, &prepare).await?;
+        }
     }
     let took_ms = start.elapsed().as_millis() as u64;
     machine.logs.say(&format!("prepared in {took_ms} ms"));
@@ -37,6 +40,19 @@ fn check_command(prepare: &Prepare) -> Result<(), Refusal> {
         Err(reason) if !name.contains('{') => Err(Refusal::bot_not_found(reason)),
         _ => Ok(()),
     }
+}
+
+/// Better now than at the wake of the first clone.
+fn check_reseed(prepare: &Prepare, reseed: &Reseed) -> Result<(), Refusal> {
+    let Reseed::Command { argv } = reseed else {
+        return Ok(());
+    };
+    let Some(name) = argv.first() else {
+        return Err(Refusal::bad_request("the bot's reseed command is empty"));
+    };
+    let environment = program::environment(&prepare.env, prepare.uid);
+    let found = program::find(name, &environment, &prepare.cwd);
+    found.map(drop).map_err(|reason| Refusal::bot_not_found(format!("reseed command: {reason}")))
 }
 
 async fn start_server(machine: &Arc<Machine>, prepare: &Prepare) -> Result<(), Refusal> {

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use callbox_protocol::agent::{
-    AgentError, Awake, Frozen, Health, Prepare, Prepared, SessionAccepted, SessionData, Stop, Wake,
-    Warning,
+    AgentError, Awake, Clock, Frozen, Health, Prepare, Prepared, SessionAccepted, SessionData,
+    Stop, Wake, Warning,
 };
 
 use crate::link::broken;
@@ -24,13 +24,16 @@ pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// # Panics
 /// If the kernel has no randomness to give. A machine must not start then.
 pub fn fresh_wake(hostname: &str) -> Wake {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wake {
         generation_id: random_hex(16),
         entropy: random_hex(64),
-        unix_ns: now.as_nanos().to_string(),
+        unix_ns: unix_ns().to_string(),
         hostname: hostname.to_owned(),
     }
+}
+
+fn unix_ns() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
 }
 
 /// `bytes` random bytes as hex.
@@ -73,16 +76,35 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError::NotReseeded`] unless the agent echoes the generation id, reseeded the
-    /// kernel, set the clock, and the bot did not fail to reseed. Otherwise as all calls.
+    /// kernel, set the clock, renewed the names, and the bot did not fail to reseed. Otherwise
+    /// as all calls.
     pub async fn wake(&self, wake: &Wake) -> Result<Awake, LinkError> {
-        let awake = match self.call("wake", Method::POST, Some(wake)).await {
+        let awake: Awake = match self.call("wake", Method::POST, Some(wake)).await {
             Err(LinkError::Agent { error, .. }) if error.code == "not-reseeded" => {
                 return Err(LinkError::NotReseeded { detail: error.message });
             }
             other => other?,
         };
-        check_awake(wake, &awake)?;
+        let late = check_awake(wake, &awake, unix_ns())?;
+        tracing::debug!(took_us = ?awake.took_us, reseeded = ?awake.reseeded, ?late, "awake");
+        if late.is_some_and(|late| late > CLOCK_LATE) {
+            self.set_clock().await?;
+        }
         Ok(awake)
+    }
+
+    /// Sets the machine's clock again, until it is known to be right or does not get better.
+    async fn set_clock(&self) -> Result<(), LinkError> {
+        for _ in 0..CLOCK_TRIES {
+            let sent = Clock { unix_ns: unix_ns().to_string() };
+            let told: Clock = self.call("clock", Method::POST, Some(&sent)).await?;
+            let late = lateness(&sent.unix_ns, &told.unix_ns, unix_ns())?;
+            tracing::debug!(?late, "the clock was set again");
+            if late <= CLOCK_LATE {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Hands over the session's data. Readiness comes as an event.
@@ -194,18 +216,43 @@ async fn read_body(call: &'static str, body: Incoming) -> Result<Bytes, LinkErro
     }
 }
 
-/// Fails closed: whatever is not proven is missing.
-fn check_awake(wake: &Wake, awake: &Awake) -> Result<(), LinkError> {
+/// Fails closed: whatever is not proven is missing. Says how late the machine's clock may be, if
+/// it told.
+fn check_awake(wake: &Wake, awake: &Awake, now: u128) -> Result<Option<Duration>, LinkError> {
     let missing = if awake.generation_id != wake.generation_id {
         "the agent answered for another generation"
     } else if !awake.kernel_reseeded {
         "the kernel's generator was not reseeded"
     } else if !awake.clock_set {
         "the clock was not set"
+    } else if awake.names_renewed == Some(false) {
+        "the machine has its template's names"
     } else if awake.bot_reseeded == Some(false) {
         "the bot did not reseed"
     } else {
-        return Ok(());
+        let told = awake.unix_ns.as_ref();
+        return told.map(|told| lateness(&wake.unix_ns, told, now)).transpose();
     };
     Err(LinkError::NotReseeded { detail: missing.to_owned() })
+}
+
+/// How late a clock may be before it is set again: what is left of 50 ms for its way there.
+const CLOCK_LATE: Duration = Duration::from_millis(20);
+/// A busy host is late every time.
+const CLOCK_TRIES: usize = 3;
+/// How far this host's own clock may be moved during a call, by whoever keeps it.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// How late the machine's clock is at most, if it was `told` when it answered a call that was
+/// `sent` at this time and whose answer is there `now`. Between the two it must lie.
+fn lateness(sent: &str, told: &str, now: u128) -> Result<Duration, LinkError> {
+    let wrong = || LinkError::NotReseeded { detail: "the clock is not what it was set to".into() };
+    let parse = |text: &str| text.parse::<u128>().map_err(|_| wrong());
+    let (sent, told) = (parse(sent)?, parse(told)?);
+    let tolerance = CLOCK_TOLERANCE.as_nanos();
+    if told.saturating_add(tolerance) < sent || told > now.saturating_add(tolerance) {
+        return Err(wrong());
+    }
+    let late = u64::try_from(now.saturating_sub(told)).unwrap_or(u64::MAX);
+    Ok(Duration::from_nanos(late))
 }
