@@ -100,8 +100,13 @@ np.random.seed(1)
 AT_TEMPLATE_TIME = draw()
 
 
+def identity() -> dict[str, Any]:
+    """What this machine draws, beside what its template drew."""
+    return {"drawn": draw(), "template": AT_TEMPLATE_TIME}
+
+
 async def bot(runner_args: Any) -> None:
     """Answer until the client hangs up."""
     async for question in runner_args.websocket.iter_text():
-        answer = str(time.time_ns()) if question == "time" else json.dumps(draw())
+        answer = str(time.time_ns()) if question == "time" else json.dumps(identity())
         await runner_args.websocket.send_text(answer)

@@ -239,7 +239,7 @@ fn check_awake(wake: &Wake, awake: &Awake, now: u128) -> Result<Option<Duration>
 /// How late a clock may be before it is set again: what is left of 50 ms for its way there.
 const CLOCK_LATE: Duration = Duration::from_millis(20);
 /// A busy host is late every time.
-const CLOCK_TRIES: usize = 3;
+const CLOCK_TRIES: usize = 5;
 /// How far this host's own clock may be moved during a call, by whoever keeps it.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
