@@ -69,7 +69,7 @@ async fn dispatch(
             Ok(json(&prepare::prepare(&machine, asked).await?))
         }
         (Method::POST, "/v1/freeze") => {
-            let frozen = prepare::freeze(&machine)?;
+            let frozen = prepare::freeze(&machine).await?;
             close.send_replace(true);
             Ok(json(&frozen))
         }
