@@ -85,9 +85,11 @@ impl Link {
             }
             other => other?,
         };
-        let late = check_awake(wake, &awake, unix_ns())?;
+        check_awake(wake, &awake)?;
+        let late = awake.unix_ns.as_ref().map(|told| lateness(&wake.unix_ns, told, unix_ns()));
         tracing::debug!(took_us = ?awake.took_us, reseeded = ?awake.reseeded, ?late, "awake");
-        if late.is_some_and(|late| late > CLOCK_LATE) {
+        // Agents that do not tell the time cannot set it again either.
+        if late.is_some_and(|late| late.is_none_or(|late| late > CLOCK_LATE)) {
             self.set_clock().await?;
         }
         Ok(awake)
@@ -95,16 +97,18 @@ impl Link {
 
     /// Sets the machine's clock again, until it is known to be right or does not get better.
     async fn set_clock(&self) -> Result<(), LinkError> {
+        let mut late = None;
         for _ in 0..CLOCK_TRIES {
             let sent = Clock { unix_ns: unix_ns().to_string() };
             let told: Clock = self.call("clock", Method::POST, Some(&sent)).await?;
-            let late = lateness(&sent.unix_ns, &told.unix_ns, unix_ns())?;
+            late = lateness(&sent.unix_ns, &told.unix_ns, unix_ns());
             tracing::debug!(?late, "the clock was set again");
-            if late <= CLOCK_LATE {
+            if late.is_some_and(|late| late <= CLOCK_LATE) {
                 break;
             }
         }
-        Ok(())
+        let wrong = "the clock is not what it was set to".to_owned();
+        late.map(drop).ok_or(LinkError::NotReseeded { detail: wrong })
     }
 
     /// Hands over the session's data. Readiness comes as an event.
@@ -216,9 +220,8 @@ async fn read_body(call: &'static str, body: Incoming) -> Result<Bytes, LinkErro
     }
 }
 
-/// Fails closed: whatever is not proven is missing. Says how late the machine's clock may be, if
-/// it told.
-fn check_awake(wake: &Wake, awake: &Awake, now: u128) -> Result<Option<Duration>, LinkError> {
+/// Fails closed: whatever is not proven is missing.
+fn check_awake(wake: &Wake, awake: &Awake) -> Result<(), LinkError> {
     let missing = if awake.generation_id != wake.generation_id {
         "the agent answered for another generation"
     } else if !awake.kernel_reseeded {
@@ -230,8 +233,7 @@ fn check_awake(wake: &Wake, awake: &Awake, now: u128) -> Result<Option<Duration>
     } else if awake.bot_reseeded == Some(false) {
         "the bot did not reseed"
     } else {
-        let told = awake.unix_ns.as_ref();
-        return told.map(|told| lateness(&wake.unix_ns, told, now)).transpose();
+        return Ok(());
     };
     Err(LinkError::NotReseeded { detail: missing.to_owned() })
 }
@@ -244,15 +246,12 @@ const CLOCK_TRIES: usize = 5;
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// How late the machine's clock is at most, if it was `told` when it answered a call that was
-/// `sent` at this time and whose answer is there `now`. Between the two it must lie.
-fn lateness(sent: &str, told: &str, now: u128) -> Result<Duration, LinkError> {
-    let wrong = || LinkError::NotReseeded { detail: "the clock is not what it was set to".into() };
-    let parse = |text: &str| text.parse::<u128>().map_err(|_| wrong());
-    let (sent, told) = (parse(sent)?, parse(told)?);
+/// `sent` at this time and whose answer is there `now`. None if it does not lie between the two:
+/// then it was not set, or this host's own was.
+fn lateness(sent: &str, told: &str, now: u128) -> Option<Duration> {
+    let (sent, told) = (sent.parse::<u128>().ok()?, told.parse::<u128>().ok()?);
     let tolerance = CLOCK_TOLERANCE.as_nanos();
-    if told.saturating_add(tolerance) < sent || told > now.saturating_add(tolerance) {
-        return Err(wrong());
-    }
-    let late = u64::try_from(now.saturating_sub(told)).unwrap_or(u64::MAX);
-    Ok(Duration::from_nanos(late))
+    let possible = told.checked_add(tolerance)? >= sent && told <= now.checked_add(tolerance)?;
+    let late = u64::try_from(now.saturating_sub(told)).ok()?;
+    possible.then(|| Duration::from_nanos(late))
 }

@@ -141,7 +141,7 @@ async fn clock(state: &State, request: Request<Incoming>) -> Answer {
     let clock: Clock = read(request).await?;
     state.note(|seen| seen.clocks.push(clock.clone()));
     advance(state, &[Phase::Awake], Phase::Awake)?;
-    Ok(json(&clock))
+    Ok(json(&Clock { unix_ns: state.script.unix_ns.clone().unwrap_or(clock.unix_ns) }))
 }
 
 async fn session(state: &Arc<State>, request: Request<Incoming>) -> Answer {

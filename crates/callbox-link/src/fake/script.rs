@@ -21,7 +21,7 @@ pub struct Script {
     pub kernel_reseeded: bool,
     /// Answer to wake that the clock was set.
     pub clock_set: bool,
-    /// Answer to wake with this time instead of the one that came.
+    /// Answer to wake and clock with this time instead of the one that came.
     pub unix_ns: Option<String>,
     /// Answer to wake whether the machine has names of its own.
     pub names_renewed: Option<bool>,
