@@ -103,7 +103,7 @@ impl Link {
             let told: Clock = self.call("clock", Method::POST, Some(&sent)).await?;
             late = lateness(&sent.unix_ns, &told.unix_ns, unix_ns());
             tracing::debug!(?late, "the clock was set again");
-            if late.is_some_and(|late| late <= CLOCK_LATE) {
+            if late.is_some_and(|late| late <= CLOCK_TOO_LATE) {
                 break;
             }
         }
@@ -238,10 +238,12 @@ fn check_awake(wake: &Wake, awake: &Awake) -> Result<(), LinkError> {
     Err(LinkError::NotReseeded { detail: missing.to_owned() })
 }
 
-/// How late a clock may be before it is set again: what is left of 50 ms for its way there.
+/// From here on it is worth another call to have a better clock: a few milliseconds.
 const CLOCK_LATE: Duration = Duration::from_millis(20);
-/// A busy host is late every time.
-const CLOCK_TRIES: usize = 5;
+/// A clock that was set again may be so late before it is set once more: 50 ms are promised.
+const CLOCK_TOO_LATE: Duration = Duration::from_millis(40);
+/// A host that is busy enough is late every time, and its caller waits.
+const CLOCK_TRIES: usize = 3;
 /// How far this host's own clock may be moved during a call, by whoever keeps it.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
