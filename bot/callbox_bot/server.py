@@ -55,7 +55,7 @@ async def serve(bot_file: BotFile, listener: socket.socket) -> None:
     serving.add_done_callback(lambda _: server.stop.set())
     host, port = listener.getsockname()[:2]
     log.announce(f"listening on {host}:{port}", event="listening", host=host, port=port)
-    preparing = asyncio.create_task(_prepare(bot_file, life), name="prepare")
+    preparing = asyncio.create_task(_prepare(bot_file, life, host, port), name="prepare")
     stopping = asyncio.create_task(server.stop.wait(), name="stop")
     try:
         await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -71,13 +71,13 @@ async def serve(bot_file: BotFile, listener: socket.socket) -> None:
         await serving
 
 
-async def _prepare(bot_file: BotFile, life: Life) -> None:
+async def _prepare(bot_file: BotFile, life: Life, host: str, port: int) -> None:
     if bot_file.prepare is not None:
         try:
             await bot_file.prepare()
         except (Exception, SystemExit) as error:
             raise failed("prepare()", error) from error
-    await warm.warm()
+    await warm.warm(host, port)
     life.prepared()
     log.announce("ready", event="ready")
 

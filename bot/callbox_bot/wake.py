@@ -110,10 +110,20 @@ async def reseed(wake: Wake) -> list[str]:
 
 
 def rehearse() -> None:
-    """Use what a wake uses for the first time before it counts, and change nothing by it."""
-    # OpenSSL looks up its algorithms on first use. It only ever gains by being seeded; the other
-    # generators may have been put into their state by the bot file.
-    _reseed_openssl(Wake("0" * 32, os.urandom(MIN_ENTROPY_BYTES)))
+    """Use what a wake uses for the first time before it counts, and change nothing by it.
+
+    What is imported, read from the disk and looked up here is in the template then. OpenSSL only
+    ever gains by being seeded; the other generators may have been put into their state by the bot
+    file, so that others of their kind stand in for them.
+    """
+    wake = Wake("0" * 32, os.urandom(MIN_ENTROPY_BYTES))
+    _reseed_openssl(wake)
+    _reseed_cryptography(wake)
+    random.Random().seed(wake.derive("random", 64))  # noqa: S311
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.RandomState().seed(_words(wake.derive("numpy", 64)))
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.Generator().manual_seed(0)
 
 
 def _unhex(digits: str, name: str) -> bytes:
@@ -165,10 +175,12 @@ def _reseed_numpy(wake: Wake) -> bool:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is None:
         return False
-    seed = wake.derive("numpy", 64)
-    words = [int.from_bytes(seed[at : at + 4], "big") for at in range(0, len(seed), 4)]
-    numpy_random.seed(words)
+    numpy_random.seed(_words(wake.derive("numpy", 64)))
     return True
+
+
+def _words(seed: bytes) -> list[int]:
+    return [int.from_bytes(seed[at : at + 4], "big") for at in range(0, len(seed), 4)]
 
 
 def _reseed_torch(wake: Wake) -> bool:

@@ -36,14 +36,19 @@ CLIENT_READY = (
 )
 
 
-async def warm() -> None:
-    """Rehearse a call, then move everything alive out of the garbage collector's way.
+async def warm(host: str, port: int) -> None:
+    """Rehearse a wake and a call, then move everything alive out of the garbage collector's way.
 
     Nothing here is needed for a session to work, so a failure is logged and nothing more.
+
+    Args:
+        host: Where this process serves.
+        port: Where this process serves.
     """
     started = time.perf_counter()
     wake.rehearse()
     try:
+        await asyncio.wait_for(_ask_in_vain(host, port), DEADLINE_SECS)
         # Hooks of the user's own would take the rehearsal for a call.
         if not os.environ.get("PIPECAT_SETUP_FILES"):
             await asyncio.wait_for(_rehearse(), DEADLINE_SECS)
@@ -54,6 +59,19 @@ async def warm() -> None:
     gc.collect()
     gc.freeze()
     logger.info(f"warm after {time.perf_counter() - started:.2f} s")
+
+
+async def _ask_in_vain(host: str, port: int) -> None:
+    """Walk the way of a wake through sockets, server and routes, with a request that is refused."""
+    reader, writer = await asyncio.open_connection(host, port)
+    head = f"POST /_callbox/wake HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    try:
+        answer = await reader.read()
+    finally:
+        writer.close()
+    if not answer.startswith(b"HTTP/1.1 400 "):
+        raise RuntimeError(f"a wake without content was answered {answer[:80]!r}")
 
 
 async def _rehearse() -> None:

@@ -71,6 +71,7 @@ def draw(bot: Path, entropy: str | None) -> dict[str, Any]:
         assert clone.http.post("/bot", json={}).status_code == 200
         drawn: dict[str, Any] = json.loads(clone.line("drawn ").removeprefix("drawn "))
         assert entropy is None or entropy not in clone.output
+        assert "rehearsal failed" not in clone.output
         return drawn
 
 

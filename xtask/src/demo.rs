@@ -104,10 +104,21 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// Starts it; its log goes to a file in the data directory.
     pub fn start(callbox: &Path, data_dir: &Path, listen: &str) -> anyhow::Result<Dispatcher> {
+        Dispatcher::start_with(callbox, data_dir, listen, &[])
+    }
+
+    /// The same with more arguments for `callbox serve`.
+    pub fn start_with(
+        callbox: &Path,
+        data_dir: &Path,
+        listen: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Dispatcher> {
         eprintln!("── start the dispatcher");
         let log = data_dir.join("serve.log");
         let mut child = Command::new(callbox)
             .arg("serve")
+            .args(arguments)
             .env("CALLBOX_DATA_DIR", data_dir)
             .env("CALLBOX_LISTEN", listen)
             .stdin(Stdio::null())

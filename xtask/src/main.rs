@@ -1,7 +1,8 @@
 //! What cargo alone cannot do: the demo, and everything that CI runs.
 //!
 //! `cargo xtask demo` gives a stranger a real call in a real machine; `cargo xtask test` installs
-//! what tests need and runs them. Both keep what is slow to make under `target/`, and both tell
+//! what tests need and runs them; `cargo xtask vm-test` proves one promise about real machines and
+//! prints what it saw. All keep what is slow to make under `target/`, and tell
 //! what they are doing and how long it took.
 
 mod build;
@@ -10,6 +11,7 @@ mod host;
 mod packages;
 mod steps;
 mod test;
+mod vm_test;
 
 use clap::{Parser, Subcommand};
 
@@ -25,11 +27,13 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Test(test::Args),
+    VmTest(vm_test::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::VmTest(args) => vm_test::run(&args),
     }
 }

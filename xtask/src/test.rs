@@ -14,6 +14,7 @@ use crate::{
     host::{self, cargo},
     packages,
     steps::{answer, command, done, step, text},
+    vm_test,
 };
 
 /// Install what tests need and run everything that CI runs
@@ -89,7 +90,7 @@ fn rust() -> anyhow::Result<()> {
 }
 
 /// Where the images that tests use are kept from run to run.
-fn data_dir() -> anyhow::Result<PathBuf> {
+pub fn data_dir() -> anyhow::Result<PathBuf> {
     let dir = host::target().join("test-data");
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
@@ -117,7 +118,11 @@ fn vm() -> anyhow::Result<()> {
     ];
     let mut calls = cargo(&calls);
     calls.env("CALLBOX_AGENT", &agent).env("CALLBOX_TEST_DATA_DIR", &data_dir);
-    step("calls into real machines", &mut calls)
+    step("calls into real machines", &mut calls)?;
+    if !vm_test::clones::check(&callbox, &data_dir, &vm_test::clones::Args::of_tests())? {
+        bail!("clones of one template are not as different as they must be");
+    }
+    Ok(())
 }
 
 fn bot() -> anyhow::Result<()> {

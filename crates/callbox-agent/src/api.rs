@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use callbox_protocol::agent::{Prepare, SessionData, Stop, Wake, Warning};
+use callbox_protocol::agent::{Clock, Prepare, SessionData, Stop, Wake, Warning};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -26,16 +26,17 @@ const MAX_REQUEST: usize = 4 * 1024 * 1024;
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Answer = Result<Response<Body>, Refusal>;
 
-/// Answers one call. `close` asks the connection to end.
+/// Answers one call, whose first bytes came at `came_at`. `close` asks the connection to end.
 pub(crate) async fn answer(
     machine: Arc<Machine>,
     request: Request<Incoming>,
     access: Access,
     close: Arc<watch::Sender<bool>>,
+    came_at: Instant,
 ) -> Response<Body> {
     // In a task of its own: a call that has begun is carried out, even if the host goes away
     // in the middle of it.
-    let answering = tokio::spawn(dispatch(machine, request, access, close));
+    let answering = tokio::spawn(dispatch(machine, request, access, close, came_at));
     let answer = answering.await.unwrap_or_else(|error| Err(Refusal::internal(error.to_string())));
     answer.unwrap_or_else(|refusal| {
         let mut response = json(&refusal.error);
@@ -49,6 +50,7 @@ async fn dispatch(
     request: Request<Incoming>,
     access: Access,
     close: Arc<watch::Sender<bool>>,
+    came_at: Instant,
 ) -> Answer {
     let call = (request.method().clone(), request.uri().path().to_owned());
     match (call.0, call.1.as_str()) {
@@ -67,13 +69,17 @@ async fn dispatch(
             Ok(json(&prepare::prepare(&machine, asked).await?))
         }
         (Method::POST, "/v1/freeze") => {
-            let frozen = prepare::freeze(&machine)?;
+            let frozen = prepare::freeze(&machine).await?;
             close.send_replace(true);
             Ok(json(&frozen))
         }
         (Method::POST, "/v1/wake") => {
             let asked: Wake = read(request).await?;
-            Ok(json(&wake::wake(&machine, asked).await?))
+            Ok(json(&wake::wake(&machine, asked, came_at).await?))
+        }
+        (Method::POST, "/v1/clock") => {
+            let clock: Clock = read(request).await?;
+            Ok(json(&wake::clock::set_again(&machine, &clock, came_at)?))
         }
         (Method::POST, "/v1/session") => {
             let data: SessionData = read(request).await?;

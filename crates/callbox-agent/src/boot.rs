@@ -19,6 +19,7 @@ use crate::bot::{AGENT_OOM_SCORE, set_own_oom_score};
 use crate::cmdline::{Cmdline, Network};
 use crate::modules;
 use crate::netlink::Netlink;
+use crate::wake::names;
 
 const MODULES: &str = "/modules";
 const DISK: &str = "/dev/vda";
@@ -140,7 +141,7 @@ fn name_things(network: Option<&Network>) -> Result<(), BootError> {
                 .map_err(BootError::of(format!("write {path}")))?;
         }
     }
-    Ok(())
+    names::prepare(Path::new(RUN_DIR)).map_err(BootError::of("prepare the machine's names"))
 }
 
 fn connect(network: Option<&Network>) -> Result<(), BootError> {

@@ -140,7 +140,7 @@ impl Bot {
 
 /// Spawns with the bot's OOM score. The score is inherited: setting it on the child would come
 /// too late for what the child starts first.
-fn spawn(
+pub(crate) fn spawn(
     command: &mut Command,
     in_machine: bool,
     reaper: &Reaper,

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,13 +32,16 @@ pub(crate) struct Shared<C> {
 
 struct Inner<C> {
     carrier: C,
+    /// When bytes came last.
+    last_read: Instant,
     /// The end of what was read.
     history: Vec<u8>,
 }
 
 impl<C: Carrier> Shared<C> {
     pub(crate) fn new(carrier: C) -> Self {
-        let inner = Inner { carrier, history: Vec::with_capacity(2 * HISTORY) };
+        let history = Vec::with_capacity(2 * HISTORY);
+        let inner = Inner { carrier, last_read: Instant::now(), history };
         Self { inner: Arc::new(Mutex::new(inner)), first: Bytes::new() }
     }
 
@@ -57,6 +61,12 @@ impl<C: Carrier> Shared<C> {
         std::mem::take(&mut self.inner().history)
     }
 
+    /// When bytes came last, as a question that can be asked while a connection reads.
+    pub(crate) fn last_read(&self) -> impl Fn() -> Instant + use<C> {
+        let inner = Arc::clone(&self.inner);
+        move || inner.lock().unwrap_or_else(PoisonError::into_inner).last_read
+    }
+
     fn with<T>(&self, act: impl FnOnce(Pin<&mut C>) -> T) -> T {
         act(Pin::new(&mut self.inner().carrier))
     }
@@ -68,6 +78,9 @@ impl<C: Carrier> Shared<C> {
 
 impl<C: Carrier> Inner<C> {
     fn remember(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.last_read = Instant::now();
+        }
         let bytes = &bytes[bytes.len().saturating_sub(HISTORY)..];
         let keep = HISTORY - bytes.len();
         let forget = self.history.len().saturating_sub(keep);

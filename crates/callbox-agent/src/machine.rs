@@ -148,6 +148,11 @@ impl Machine {
         Ok(bot)
     }
 
+    /// Who starts and collects processes.
+    pub(crate) fn reaper(&self) -> &Reaper {
+        &self.reaper
+    }
+
     /// The bot's last lines.
     pub(crate) fn tail(&self) -> Vec<String> {
         self.logs.tail(TAIL)

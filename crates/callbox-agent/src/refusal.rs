@@ -34,7 +34,8 @@ impl Refusal {
 
     pub(crate) fn established(connections: &[String]) -> Self {
         let message = format!(
-            "a template must hold no open connections, but there are {}: {}",
+            "a template must hold no open connections, but there are {}: {}; close them before \
+             the bot is ready, or set start = \"cold\"",
             connections.len(),
             connections.join(", ")
         );

@@ -61,9 +61,11 @@ pub(crate) async fn serve<C: Carrier>(machine: Arc<Machine>, carrier: C, access:
 async fn connection<C: Carrier>(machine: &Arc<Machine>, carrier: Shared<C>, access: Access) {
     let (close, mut closing) = watch::channel(false);
     let close = Arc::new(close);
+    let last_read = carrier.last_read();
     let service = service_fn(|request| {
-        let (machine, close) = (Arc::clone(machine), Arc::clone(&close));
-        async move { Ok::<_, Infallible>(api::answer(machine, request, access, close).await) }
+        let (machine, close, came_at) = (Arc::clone(machine), Arc::clone(&close), last_read());
+        let answering = api::answer(machine, request, access, close, came_at);
+        async move { Ok::<_, Infallible>(answering.await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use callbox_protocol::agent::{
-    AgentError, Awake, Frozen, Health, Prepare, Prepared, SessionAccepted, SessionData, Stop, Wake,
-    Warning,
+    AgentError, Awake, Clock, Frozen, Health, Prepare, Prepared, SessionAccepted, SessionData,
+    Stop, Wake, Warning,
 };
 
 use crate::link::broken;
@@ -24,13 +24,16 @@ pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// # Panics
 /// If the kernel has no randomness to give. A machine must not start then.
 pub fn fresh_wake(hostname: &str) -> Wake {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wake {
         generation_id: random_hex(16),
         entropy: random_hex(64),
-        unix_ns: now.as_nanos().to_string(),
+        unix_ns: unix_ns().to_string(),
         hostname: hostname.to_owned(),
     }
+}
+
+fn unix_ns() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
 }
 
 /// `bytes` random bytes as hex.
@@ -73,16 +76,39 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError::NotReseeded`] unless the agent echoes the generation id, reseeded the
-    /// kernel, set the clock, and the bot did not fail to reseed. Otherwise as all calls.
+    /// kernel, set the clock, renewed the names, and the bot did not fail to reseed. Otherwise
+    /// as all calls.
     pub async fn wake(&self, wake: &Wake) -> Result<Awake, LinkError> {
-        let awake = match self.call("wake", Method::POST, Some(wake)).await {
+        let awake: Awake = match self.call("wake", Method::POST, Some(wake)).await {
             Err(LinkError::Agent { error, .. }) if error.code == "not-reseeded" => {
                 return Err(LinkError::NotReseeded { detail: error.message });
             }
             other => other?,
         };
         check_awake(wake, &awake)?;
+        let late = awake.unix_ns.as_ref().map(|told| lateness(&wake.unix_ns, told, unix_ns()));
+        tracing::debug!(took_us = ?awake.took_us, reseeded = ?awake.reseeded, ?late, "awake");
+        // Agents that do not tell the time cannot set it again either.
+        if late.is_some_and(|late| late.is_none_or(|late| late > CLOCK_LATE)) {
+            self.set_clock().await?;
+        }
         Ok(awake)
+    }
+
+    /// Sets the machine's clock again, until it is known to be right or does not get better.
+    async fn set_clock(&self) -> Result<(), LinkError> {
+        let mut late = None;
+        for _ in 0..CLOCK_TRIES {
+            let sent = Clock { unix_ns: unix_ns().to_string() };
+            let told: Clock = self.call("clock", Method::POST, Some(&sent)).await?;
+            late = lateness(&sent.unix_ns, &told.unix_ns, unix_ns());
+            tracing::debug!(?late, "the clock was set again");
+            if late.is_some_and(|late| late <= CLOCK_TOO_LATE) {
+                break;
+            }
+        }
+        let wrong = "the clock is not what it was set to".to_owned();
+        late.map(drop).ok_or(LinkError::NotReseeded { detail: wrong })
     }
 
     /// Hands over the session's data. Readiness comes as an event.
@@ -202,10 +228,32 @@ fn check_awake(wake: &Wake, awake: &Awake) -> Result<(), LinkError> {
         "the kernel's generator was not reseeded"
     } else if !awake.clock_set {
         "the clock was not set"
+    } else if awake.names_renewed == Some(false) {
+        "the machine has its template's names"
     } else if awake.bot_reseeded == Some(false) {
         "the bot did not reseed"
     } else {
         return Ok(());
     };
     Err(LinkError::NotReseeded { detail: missing.to_owned() })
+}
+
+/// From here on it is worth another call to have a better clock: a few milliseconds.
+const CLOCK_LATE: Duration = Duration::from_millis(20);
+/// A clock that was set again may be so late before it is set once more: 50 ms are promised.
+const CLOCK_TOO_LATE: Duration = Duration::from_millis(40);
+/// A host that is busy enough is late every time, and its caller waits.
+const CLOCK_TRIES: usize = 3;
+/// How far this host's own clock may be moved during a call, by whoever keeps it.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// How late the machine's clock is at most, if it was `told` when it answered a call that was
+/// `sent` at this time and whose answer is there `now`. None if it does not lie between the two:
+/// then it was not set, or this host's own was.
+fn lateness(sent: &str, told: &str, now: u128) -> Option<Duration> {
+    let (sent, told) = (sent.parse::<u128>().ok()?, told.parse::<u128>().ok()?);
+    let tolerance = CLOCK_TOLERANCE.as_nanos();
+    let possible = told.checked_add(tolerance)? >= sent && told <= now.checked_add(tolerance)?;
+    let late = u64::try_from(now.saturating_sub(told)).ok()?;
+    possible.then(|| Duration::from_nanos(late))
 }

@@ -92,7 +92,7 @@ impl BotRun {
         let mut env = image.env.clone();
         env.extend(self.env.clone());
         Prepare {
-            contract: self.contract,
+            contract: self.contract.clone(),
             argv: if self.argv.is_empty() { image.argv.clone() } else { self.argv.clone() },
             env,
             cwd: self.cwd.clone().unwrap_or_else(|| image.cwd.clone()),

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::config::{AcceleratorChoice, HostConfig};
 use crate::error::chain;
-use crate::guest::{Kernel, tsc};
+use crate::guest::Kernel;
+use crate::guest::tsc::{self, Tsc};
 use crate::layout::Layout;
 use crate::probe;
 use crate::qemu::Qemu;
@@ -76,8 +77,14 @@ fn processor() -> Check {
         let hint = "use an x86-64 host, or a provider other than local";
         return Check::bad("processor", std::env::consts::ARCH, hint);
     }
-    match tsc::host_khz() {
-        Some(khz) => Check::ok("processor", format!("x86-64, time stamp counter {khz} kHz")),
+    match tsc::of_host() {
+        Some(Tsc { khz, steady: true }) => {
+            Check::ok("processor", format!("x86-64, time stamp counter {khz} kHz"))
+        }
+        Some(Tsc { khz, steady: false }) => {
+            Check::ok("processor", format!("x86-64, time stamp counter {khz} kHz, not steady"))
+                .with_hint("clocks of machines under software emulation may be late by seconds")
+        }
         None => Check::ok("processor", "x86-64, frequency of the time stamp counter unknown")
             .with_hint("boots under software emulation may hang and be tried twice"),
     }

@@ -226,7 +226,7 @@ impl Host {
             kernel: self.files.kernel.image.clone(),
             initramfs: self.files.initramfs.clone(),
             append: kernel_command_line(
-                emulated.then(tsc::host_khz).flatten(),
+                emulated.then(tsc::of_host).flatten(),
                 shape,
                 self.config.orphan_after,
             ),

@@ -26,7 +26,8 @@
 //! | `GET /v1/health` | | [`Health`] | any time |
 //! | `POST /v1/prepare` | [`Prepare`] | [`Prepared`] | once, before a template is frozen or a cold machine is used |
 //! | `POST /v1/freeze` | | [`Frozen`] | the last call before the host stops the machine to make a template |
-//! | `POST /v1/wake` | [`Wake`] | [`Awake`] | first call on every clone and on every cold machine |
+//! | `POST /v1/wake` | [`Wake`] | [`Awake`] | first call on every clone and on every cold machine; again at will until there is a session |
+//! | `POST /v1/clock` | [`Clock`] | [`Clock`] | between wake and session, where the wake came late |
 //! | `POST /v1/session` | [`SessionData`] | [`SessionAccepted`] | once, after a successful wake |
 //! | `GET /v1/events?after=N` | | lines of [`AgentEvent`] (`application/x-ndjson`) | any time; stays open |
 //! | `GET /v1/logs?after=N` | | lines of [`LogLine`] (`application/x-ndjson`) | any time; stays open |
@@ -111,7 +112,7 @@ pub struct Prepare {
 }
 
 /// How a bot is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Contract {
     /// The contract of Pipecat's base image: a server that is started before the session
@@ -149,13 +150,49 @@ pub enum WarningSignal {
 }
 
 /// What must acknowledge a wake inside the bot's own process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reseed {
-    /// `POST` [`BOT_WAKE_PATH`] on the bot's port must answer 200 (what `callbox-bot` does).
+    /// `POST` [`BOT_WAKE_PATH`] with a [`BotWake`] must be answered with 200 and a [`BotAwake`]
+    /// of the same generation (what `callbox-bot` does).
     Hook,
+    /// A program that is run in the machine as the bot's user, and reaches the bot's process in
+    /// a way that only the two know. It has the generation id in `CALLBOX_GENERATION_ID` and
+    /// the derived entropy (hex, one line) on its standard input; exit code 0 acknowledges.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
     /// Only the kernel is reseeded. For bots that keep no random state of their own.
     Kernel,
+}
+
+/// What the agent sends to the bot's own process at [`BOT_WAKE_PATH`].
+#[derive(Clone, Serialize, Deserialize)]
+pub struct BotWake {
+    /// The id of the wake, see [`Wake`].
+    pub generation_id: String,
+    /// 32 bytes as hex, derived from the wake's entropy for this process alone. A secret.
+    pub entropy: String,
+}
+
+impl std::fmt::Debug for BotWake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BotWake")
+            .field("generation_id", &self.generation_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The proof of a [`BotWake`]. A status alone proves nothing: a server that answers 200 to
+/// every path would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotAwake {
+    /// The id of the wake that the process acted on.
+    pub generation_id: String,
+    /// Names of what it reseeded, for people: `openssl`, `random`, `numpy`, …
+    #[serde(default)]
+    pub reseeded: Vec<String>,
 }
 
 /// When a `command` bot counts as ready.
@@ -191,7 +228,8 @@ pub struct Wake {
     /// 64 random bytes from the host's kernel, as hex. Goes into the guest kernel's pool and is
     /// stretched for the bot's own generators. A secret.
     pub entropy: String,
-    /// Host's wall clock, nanoseconds since the epoch, as a decimal string (JSON numbers lose digits).
+    /// Host's wall clock at the moment of sending, nanoseconds since the epoch, as a decimal
+    /// string (JSON numbers lose digits). The agent adds what it took to get to setting it.
     pub unix_ns: String,
     /// Host name for the machine.
     pub hostname: String,
@@ -218,6 +256,31 @@ pub struct Awake {
     /// The bot's process acknowledged its own reseeding. `None` where no bot process runs yet
     /// or its contract asks for the kernel alone.
     pub bot_reseeded: Option<bool>,
+    /// Host name, machine id and boot id are new. `None` from agents that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names_renewed: Option<bool>,
+    /// The machine's wall clock when it answered, nanoseconds since the epoch as a decimal
+    /// string. It lies between the wake's sending and the answer's coming, or it is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unix_ns: Option<String>,
+    /// What the bot's process reseeded, in its own words ([`BotAwake`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reseeded: Vec<String>,
+    /// How long each part took, in microseconds of the machine's clock: `kernel`, `clock`,
+    /// `names`, `bot`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub took_us: BTreeMap<String, u64>,
+}
+
+/// Body of `POST /v1/clock`, the host's wall clock at the moment of sending, and of its answer,
+/// the machine's at the moment of answering.
+///
+/// A machine that has just been cloned may take a tenth of a second to read its first request,
+/// and the time in it is old by then. This is for setting the clock again, once it is quick.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Nanoseconds since the epoch, as a decimal string (JSON numbers lose digits).
+    pub unix_ns: String,
 }
 
 /// What the machine needs to serve its one session. Secrets travel only here.

@@ -8,7 +8,7 @@ use callbox_protocol::agent::Prepare;
 use crate::house::{House, http};
 
 /// A bot that follows the `http` contract on a free port. `manners` says what it does badly:
-/// `unready`, `no-reseed`, `deaf`, `holds-connection:PORT`, or nothing.
+/// `unready`, `ready-when-told`, `no-reseed`, `bare-200`, `other-generation`, `deaf`, `holds-connection:PORT`, or nothing.
 pub fn http_bot(house: &House, manners: &str) -> Prepare {
     let program = std::env::current_exe().unwrap();
     let program = program.to_str().unwrap();
@@ -55,17 +55,35 @@ fn answer(mut stream: TcpStream, manners: &str) {
     let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
     reader.read_exact(&mut body).unwrap();
     let path = head.split(' ').nth(1).unwrap_or_default();
+    let directory = std::env::var("TEST_BOT_DIRECTORY").unwrap();
+    let told = std::path::Path::new(&directory).join("ready").exists();
     let status = match (path, manners) {
+        ("/readyz", "ready-when-told") if !told => 503,
         ("/readyz", "unready") => 503,
         ("/_callbox/wake", "no-reseed") => 500,
         ("/_callbox/warning", "deaf") => 404,
         ("/readyz" | "/bot" | "/_callbox/wake" | "/_callbox/warning", _) => 200,
         _ => 404,
     };
-    let directory = std::env::var("TEST_BOT_DIRECTORY").unwrap();
+    let generation = match (path, manners) {
+        ("/_callbox/wake", "other-generation") => "0".repeat(32),
+        ("/_callbox/wake", "bare-200") => String::new(),
+        ("/_callbox/wake", _) => asked_generation(&body),
+        _ => String::new(),
+    };
+    let answer = match generation.as_str() {
+        "" => String::new(),
+        id => format!(r#"{{"generation_id":"{id}","reseeded":["everything"]}}"#),
+    };
     let name = path.trim_start_matches('/').replace('/', "-");
     let seen = [head.as_bytes(), &body].concat();
     std::fs::write(format!("{directory}/asked-{name}"), seen).unwrap();
-    write!(stream, "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-        .unwrap();
+    let length = answer.len();
+    let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}");
+    write!(stream, "{head}\r\n\r\n{answer}").unwrap();
+}
+
+fn asked_generation(body: &[u8]) -> String {
+    let wake: serde_json::Value = serde_json::from_slice(body).unwrap();
+    wake["generation_id"].as_str().unwrap().to_owned()
 }

@@ -3,7 +3,7 @@ use std::net::TcpListener;
 use callbox_protocol::agent::{CommandReady, Phase};
 
 use crate::bots::http_bot;
-use crate::house::{House, command, http, soon};
+use crate::house::{House, command, http, log_line, soon, until};
 
 #[tokio::test]
 async fn an_http_bot_is_started_and_awaited() {
@@ -111,13 +111,13 @@ async fn freeze_refuses_an_open_connection_and_names_it() {
 async fn prepare_goes_on_when_the_host_goes_away() {
     let house = House::new();
     let link = house.link().await;
-    let asked = http_bot(&house, "");
-    let calling = link.prepare(&asked);
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(1), calling).await.is_err());
+    let asked = http_bot(&house, "ready-when-told");
+    tokio::select! {
+        prepared = link.prepare(&asked) => panic!("{prepared:?} before the bot was told"),
+        _ = log_line(&link, "the bot listens") => {}
+    }
     drop(link);
+    std::fs::write(house.path("ready"), "").unwrap();
     let link = house.link().await;
-    crate::house::until(async || {
-        (link.health().await.unwrap().phase == Phase::Prepared).then_some(())
-    })
-    .await;
+    until(async || (link.health().await.unwrap().phase == Phase::Prepared).then_some(())).await;
 }

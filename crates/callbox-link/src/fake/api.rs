@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use callbox_protocol::agent::{
-    AgentError, AgentEventKind, Awake, Frozen, Health, Phase, Prepare, Prepared, SessionAccepted,
-    SessionData, Stop, Wake, Warning,
+    AgentError, AgentEventKind, Awake, Clock, Frozen, Health, Phase, Prepare, Prepared,
+    SessionAccepted, SessionData, Stop, Wake, Warning,
 };
 
 use super::bot;
@@ -89,6 +89,7 @@ async fn answer(
         (Method::POST, "prepare") => prepare(&state, request).await,
         (Method::POST, "freeze") => freeze(&state, &end),
         (Method::POST, "wake") => wake(&state, request).await,
+        (Method::POST, "clock") => clock(&state, request).await,
         (Method::POST, "session") => session(&state, request).await,
         (Method::POST, "warn") => warn(&state, request).await,
         (Method::POST, "stop") => stop(&state, request).await,
@@ -129,7 +130,18 @@ async fn wake(state: &State, request: Request<Incoming>) -> Answer {
         kernel_reseeded: state.script.kernel_reseeded,
         clock_set: state.script.clock_set,
         bot_reseeded: state.script.bot_reseeded,
+        names_renewed: state.script.names_renewed,
+        unix_ns: state.script.unix_ns.clone().or(Some(wake.unix_ns)),
+        reseeded: Vec::new(),
+        took_us: Default::default(),
     }))
+}
+
+async fn clock(state: &State, request: Request<Incoming>) -> Answer {
+    let clock: Clock = read(request).await?;
+    state.note(|seen| seen.clocks.push(clock.clone()));
+    advance(state, &[Phase::Awake], Phase::Awake)?;
+    Ok(json(&Clock { unix_ns: state.script.unix_ns.clone().unwrap_or(clock.unix_ns) }))
 }
 
 async fn session(state: &Arc<State>, request: Request<Incoming>) -> Answer {

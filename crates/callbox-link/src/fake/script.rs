@@ -21,6 +21,10 @@ pub struct Script {
     pub kernel_reseeded: bool,
     /// Answer to wake that the clock was set.
     pub clock_set: bool,
+    /// Answer to wake and clock with this time instead of the one that came.
+    pub unix_ns: Option<String>,
+    /// Answer to wake whether the machine has names of its own.
+    pub names_renewed: Option<bool>,
     /// Answer to wake whether the bot reseeded.
     pub bot_reseeded: Option<bool>,
     /// Answer to wake with this generation id instead of the right one.
@@ -70,6 +74,8 @@ impl Default for Script {
             refuse_freeze: None,
             kernel_reseeded: true,
             clock_set: true,
+            unix_ns: None,
+            names_renewed: Some(true),
             bot_reseeded: Some(true),
             generation_id: None,
             refuse_session: None,

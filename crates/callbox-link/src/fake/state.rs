@@ -2,7 +2,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callbox_protocol::agent::{
-    AgentEvent, AgentEventKind, LogLine, LogStream, Phase, Prepare, SessionData, Wake, Warning,
+    AgentEvent, AgentEventKind, Clock, LogLine, LogStream, Phase, Prepare, SessionData, Wake,
+    Warning,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ pub struct Seen {
     pub freezes: u32,
     /// Bodies of `POST /v1/wake`.
     pub wakes: Vec<Wake>,
+    /// Bodies of `POST /v1/clock`.
+    pub clocks: Vec<Clock>,
     /// Bodies of `POST /v1/session`.
     pub sessions: Vec<SessionData>,
     /// Bodies of `POST /v1/warn`.

@@ -61,6 +61,10 @@ async fn a_wake_is_only_good_when_everything_is() {
         Script { generation_id: Some("0".repeat(32)), ..Script::default() },
         Script { kernel_reseeded: false, ..Script::default() },
         Script { clock_set: false, ..Script::default() },
+        Script { unix_ns: Some("1700000000000000000".to_owned()), ..Script::default() },
+        Script { unix_ns: Some("4000000000000000000".to_owned()), ..Script::default() },
+        Script { unix_ns: Some("noon".to_owned()), ..Script::default() },
+        Script { names_renewed: Some(false), ..Script::default() },
         Script { bot_reseeded: Some(false), ..Script::default() },
     ];
     for script in scripts {
@@ -70,8 +74,19 @@ async fn a_wake_is_only_good_when_everything_is() {
         let error = soon(link.wake(&fresh_wake("x"))).await.unwrap_err();
         assert!(matches!(error, LinkError::NotReseeded { .. }), "{error}");
     }
-    let no_bot = Script { bot_reseeded: None, ..Script::default() };
-    awake(no_bot).await;
+    // No bot runs yet, and an agent of before there was this word.
+    let silent = Script { bot_reseeded: None, names_renewed: None, ..Script::default() };
+    awake(silent).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_late_is_set_again() {
+    // It answers at its leisure, and its clock has stood still all the while.
+    let delay = std::time::Duration::from_millis(100);
+    let slow = awake(Script { call_delay: delay, ..Script::default() }).await.0;
+    let seen = slow.seen();
+    let times = (&seen.clocks[0].unix_ns, &seen.wakes[0].unix_ns);
+    assert!(times.0 > times.1, "{times:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Accelerator, MachineShape, Network};
+use crate::guest::tsc::Tsc;
 
 /// Descriptors under which QEMU finds what we pass down.
 pub const QMP_FD: i32 = 3;
@@ -172,18 +173,18 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 
 /// The guest kernel's command line.
 ///
-/// `tsc_khz` is passed under software emulation only, where calibration may hang (see
-/// [`crate::guest::tsc`]); `panic=-1 reboot=t` with QEMU's `-no-reboot` make every end of the
+/// `tsc` is passed under software emulation only, see [`crate::guest::tsc`]; `panic=-1 reboot=t` with QEMU's `-no-reboot` make every end of the
 /// guest an end of QEMU. The rest is for the agent.
 #[must_use]
 pub fn kernel_command_line(
-    tsc_khz: Option<u64>,
+    tsc: Option<Tsc>,
     shape: &MachineShape,
     orphan_after: Duration,
 ) -> String {
     let mut line = "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init".to_owned();
-    if let Some(khz) = tsc_khz {
+    if let Some(Tsc { khz, steady }) = tsc {
         line.push_str(&format!(" tsc_early_khz={khz}"));
+        line.push_str(if steady { " tsc=reliable" } else { "" });
     }
     line.push_str(&format!(" callbox.disk_mib={}", shape.disk_mib));
     line.push_str(&format!(" callbox.orphan_s={}", orphan_after.as_secs()));
@@ -234,7 +235,11 @@ mod tests {
             memory: Memory::Fresh,
             kernel: "/data/kernel/vmlinuz".into(),
             initramfs: "/data/kernel/initramfs".into(),
-            append: kernel_command_line(Some(2_600_000), &shape, Duration::from_secs(60)),
+            append: kernel_command_line(
+                Some(Tsc { khz: 2_600_000, steady: true }),
+                &shape,
+                Duration::from_secs(60),
+            ),
             rootfs: Some("/data/images/x/rootfs.erofs".into()),
             shape,
         }
@@ -263,7 +268,7 @@ mod tests {
         assert_eq!(
             value(&line, "-append"),
             [
-                "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init tsc_early_khz=2600000 callbox.disk_mib=32 callbox.orphan_s=60"
+                "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init tsc_early_khz=2600000 tsc=reliable callbox.disk_mib=32 callbox.orphan_s=60"
             ]
         );
         assert!(line.iter().all(|argument| !argument.contains("netdev")));

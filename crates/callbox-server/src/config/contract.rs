@@ -23,12 +23,7 @@ pub(super) fn contract(
             key("warning_signal"),
             "bots with contract = \"http\" hear warnings at POST /_callbox/warning",
         )),
-        RawContract::Http => Ok(Contract::Http {
-            reseed: match raw.reseed {
-                RawReseed::Hook => Reseed::Hook,
-                RawReseed::Kernel => Reseed::Kernel,
-            },
-        }),
+        RawContract::Http => Ok(Contract::Http { reseed: reseed(raw, key)? }),
         RawContract::Command => Ok(Contract::Command {
             ready: match raw.ready {
                 RawReady::Started => CommandReady::Started,
@@ -37,6 +32,23 @@ pub(super) fn contract(
             warning_signal,
         }),
     }
+}
+
+fn reseed(raw: &RawBot, key: impl Fn(&str) -> String) -> Result<Reseed, ConfigError> {
+    let by_command = raw.reseed == RawReseed::Command;
+    if by_command == raw.reseed_argv.is_empty() {
+        let problem = if by_command {
+            "name the program that has the bot reseed, as reseed = \"command\" wants one"
+        } else {
+            "it is run with reseed = \"command\" only"
+        };
+        return Err(wrong(key("reseed_argv"), problem));
+    }
+    Ok(match raw.reseed {
+        RawReseed::Hook => Reseed::Hook,
+        RawReseed::Command => Reseed::Command { argv: raw.reseed_argv.clone() },
+        RawReseed::Kernel => Reseed::Kernel,
+    })
 }
 
 fn signal_named(name: &str) -> Option<WarningSignal> {

@@ -109,6 +109,7 @@ pub(super) struct RawBot {
     pub cwd: String,
     pub port: u16,
     pub reseed: RawReseed,
+    pub reseed_argv: Vec<String>,
     pub ready: RawReady,
     pub warning_signal: String,
     pub start: RawStart,
@@ -138,10 +139,11 @@ pub(super) enum RawContract {
     Command,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum RawReseed {
     Hook,
+    Command,
     Kernel,
 }
 

@@ -70,6 +70,8 @@ fn what_is_wrong_is_named() {
             "SIGKILL",
         ),
         ("[bots.a]\nimage = \"x\"\nwarning_signal = \"SIGUSR1\"", "/_callbox/warning"),
+        ("[bots.a]\nimage = \"x\"\nreseed = \"command\"", "bots.a.reseed_argv"),
+        ("[bots.a]\nimage = \"x\"\nreseed_argv = [\"reseed\"]", "bots.a.reseed_argv"),
         ("[bots.\"../a\"]\nimage = \"x\"", "../a"),
         ("[bots", "TOML"),
     ];

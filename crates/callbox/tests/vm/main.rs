@@ -24,5 +24,6 @@ mod reserve;
 mod restarts;
 mod room;
 mod rude_clients;
+mod secrets;
 mod support;
 mod trouble;

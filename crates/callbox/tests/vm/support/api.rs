@@ -35,7 +35,12 @@ impl Dispatcher<'_> {
 
     /// Starts a session of this bot and waits for nothing.
     pub async fn start(&self, bot: &str) -> Started {
-        let answer = self.ask("POST", "/start", &json!({ "bot": bot })).await;
+        self.start_with(bot, Value::Null).await
+    }
+
+    /// The same with a body for the bot.
+    pub async fn start_with(&self, bot: &str, body: Value) -> Started {
+        let answer = self.ask("POST", "/start", &json!({ "bot": bot, "body": body })).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let text = |key: &str| answer.body[key].as_str().unwrap().to_owned();
         let id = answer.head.lines().find_map(|line| {
@@ -98,8 +103,10 @@ impl Dispatcher<'_> {
     async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
         let asking = async {
             let body = if body.is_null() { String::new() } else { body.to_string() };
+            let key = self.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n"));
+            let key = key.unwrap_or_default();
             let request = format!(
-                "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+                "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{key}\
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                 self.address,
                 body.len(),

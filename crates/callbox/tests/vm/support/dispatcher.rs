@@ -16,6 +16,7 @@ use super::{Home, PATIENCE, Ran, SOON, left};
 pub struct Dispatcher<'a> {
     child: Child,
     pub(super) address: String,
+    pub(super) key: Option<String>,
     pub home: &'a Home,
 }
 
@@ -64,7 +65,12 @@ impl<'a> Dispatcher<'a> {
         read.expect("the dispatcher says that it serves").unwrap();
         let address = line.trim().strip_prefix("callbox serves on http://");
         let address = address.unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
-        Dispatcher { child, address, home }
+        Dispatcher { child, address, key: None, home }
+    }
+
+    /// The same, asked with this key from now on.
+    pub fn with_key(self, key: &str) -> Dispatcher<'a> {
+        Dispatcher { key: Some(key.to_owned()), ..self }
     }
 
     /// Runs a client command against it.
@@ -76,6 +82,7 @@ impl<'a> Dispatcher<'a> {
     pub fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = self.home.callbox(arguments);
         command.env("CALLBOX_URL", format!("http://{}", self.address));
+        command.envs(self.key.iter().map(|key| ("CALLBOX_KEY", key)));
         command
     }
 

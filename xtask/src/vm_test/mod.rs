@@ -1,0 +1,21 @@
+//! `cargo xtask vm-test`: one promise about real machines each, tried, and printed as it was seen.
+
+pub mod clones;
+
+/// Try one promise about real machines, and print what was seen
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    promise: Promise,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Promise {
+    Clones(clones::Args),
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.promise {
+        Promise::Clones(args) => clones::run(args),
+    }
+}
