@@ -11,11 +11,19 @@ use crate::{
 
 /// What running machines and building images needs.
 pub const MACHINES: &[&str] =
-    &["qemu-system-x86", "mmdebstrap", "erofs-utils", "python3", "python3-pip", "kmod"];
+    &["qemu-system-x86", "mmdebstrap", "erofs-utils", "python3", "python3-pip", "kmod", "nftables"];
 
 /// What the tests need beside that.
-pub const TESTS: &[&str] =
-    &["espeak-ng", "python3-venv", "busybox-static", "chromium", "libespeak-ng1", "libfaketime"];
+pub const TESTS: &[&str] = &[
+    "espeak-ng",
+    "python3-venv",
+    "busybox-static",
+    "chromium",
+    "libespeak-ng1",
+    "libfaketime",
+    "iproute2",
+    "passt",
+];
 
 /// What the tests of the page need, where no Node.js is installed by other means.
 pub const NODE: &[&str] = &["nodejs", "npm"];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use callbox_protocol::agent::{Clock, Prepare, SessionData, Stop, Wake, Warning};
+use callbox_protocol::agent::{Clock, Hosts, Prepare, SessionData, Stop, Wake, Warning};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,7 +18,7 @@ use crate::feed::{Feed, follow};
 use crate::machine::Machine;
 use crate::refusal::Refusal;
 use crate::serve::Access;
-use crate::{end, prepare, session, tunnel, wake, warn};
+use crate::{end, hosts, prepare, session, tunnel, wake, warn};
 
 /// Longest request that is read, in bytes.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
@@ -80,6 +80,11 @@ async fn dispatch(
         (Method::POST, "/v1/clock") => {
             let clock: Clock = read(request).await?;
             Ok(json(&wake::clock::set_again(&machine, &clock, came_at)?))
+        }
+        (Method::POST, "/v1/hosts") => {
+            let asked: Hosts = read(request).await?;
+            hosts::tell(&machine, &asked)?;
+            Ok(json(&serde_json::json!({})))
         }
         (Method::POST, "/v1/session") => {
             let data: SessionData = read(request).await?;

@@ -151,7 +151,12 @@ fn connect(network: Option<&Network>) -> Result<(), BootError> {
     let Some(network) = network else {
         return Ok(());
     };
-    let index = first_card().map_err(BootError::of("find the network card"))?;
+    let (index, name) = first_card().map_err(BootError::of("find the network card"))?;
+    // Machines have IPv4 only; the host would drop everything else. Loopback keeps its ::1.
+    let ipv6 = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    if Path::new(&ipv6).exists() {
+        fs::write(&ipv6, "1").map_err(BootError::of("keep ipv6 off the network card"))?;
+    }
     let gateway = network.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED);
     netlink
         .address(index, network.address, network.prefix)
@@ -163,14 +168,17 @@ fn connect(network: Option<&Network>) -> Result<(), BootError> {
         .map_err(BootError::of("set the network card's address"))
 }
 
-/// Index of the first interface that is not the loopback's.
-fn first_card() -> io::Result<u32> {
-    let mut indices = Vec::new();
+/// Index and name of the first interface that is not the loopback's.
+fn first_card() -> io::Result<(u32, String)> {
+    let mut cards = Vec::new();
     for interface in fs::read_dir("/sys/class/net")? {
-        let index = fs::read_to_string(interface?.path().join("ifindex"))?;
-        indices.extend(index.trim_end().parse::<u32>().ok().filter(|index| *index > 1));
+        let interface = interface?;
+        let index = fs::read_to_string(interface.path().join("ifindex"))?;
+        let name = interface.file_name().to_string_lossy().into_owned();
+        let index = index.trim_end().parse::<u32>().ok().filter(|index| *index > 1);
+        cards.extend(index.map(|index| (index, name)));
     }
-    indices.into_iter().min().ok_or_else(|| io::Error::other("the machine has none"))
+    cards.into_iter().min().ok_or_else(|| io::Error::other("the machine has none"))
 }
 
 /// The kernel gives its first process what was much in the nineties; containers get a million.

@@ -9,6 +9,7 @@ mod end;
 mod events;
 mod feed;
 mod hello;
+mod hosts;
 mod kernel;
 mod logs;
 mod loopback;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use callbox_protocol::agent::{
-    AgentError, Awake, Clock, Frozen, Health, Prepare, Prepared, SessionAccepted, SessionData,
-    Stop, Wake, Warning,
+    AgentError, Awake, Clock, Frozen, Health, Hosts, Prepare, Prepared, SessionAccepted,
+    SessionData, Stop, Wake, Warning,
 };
 
 use crate::link::broken;
@@ -109,6 +109,15 @@ impl Link {
         }
         let wrong = "the clock is not what it was set to".to_owned();
         late.map(drop).ok_or(LinkError::NotReseeded { detail: wrong })
+    }
+
+    /// Tells the machine the addresses of names.
+    ///
+    /// # Errors
+    /// As all calls.
+    pub async fn hosts(&self, hosts: &Hosts) -> Result<(), LinkError> {
+        let _: IgnoredAny = self.call("hosts", Method::POST, Some(hosts)).await?;
+        Ok(())
     }
 
     /// Hands over the session's data. Readiness comes as an event.

@@ -19,6 +19,8 @@ use callbox_protocol::agent::Prepare;
 
 pub use admission::{Admission, Claim, ReserveLevel};
 pub use budget::{Budget, BudgetConfig, Cost};
+/// One entry of what a machine may reach.
+pub use callbox_microvm::net::Allow;
 pub use fake::{FakeProvider, Script};
 pub use local::Local;
 
@@ -120,12 +122,15 @@ pub struct ImageRun {
 }
 
 /// What a machine can reach beside its dispatcher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {
     /// Nothing: it has no network device.
     None,
-    /// Everything that the host can, including the host itself. For development only.
-    User,
+    /// The internet; never its host, private networks or other machines.
+    Internet {
+        /// What of it; empty is all of it.
+        allow: Vec<Allow>,
+    },
 }
 
 /// What a machine starts from.

@@ -26,6 +26,8 @@ use crate::template::Template;
 
 /// On top of the bot's own time to become ready: the agent answers when that is over.
 const PREPARE_GRACE: Duration = Duration::from_secs(5);
+/// For one small file in the machine's memory.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The parts of a boot that are the same for machines and for templates in the making.
 pub(crate) struct Boot<'a> {
@@ -71,8 +73,14 @@ impl Boot<'_> {
         watch.restart();
         let vm = self.spawn().await?;
         watch.mark("spawn");
-        let link = vm.within("boot", self.host.config.boot_timeout, hello(self.directory)).await;
-        let link = or_kill(&vm, link).await?;
+        let limit = self.host.config.boot_timeout;
+        let booting = async {
+            let link = vm.within("boot", limit, hello(self.directory)).await?;
+            tell_names(&vm, &link).await?;
+            Ok(link)
+        };
+        let booted = booting.await;
+        let link = or_kill(&vm, booted).await?;
         watch.mark("boot");
         Ok((vm, link))
     }
@@ -102,6 +110,7 @@ impl Boot<'_> {
             let (restored_at, link) = vm.within("wake up", config.clone_timeout, both).await?;
             watch.mark_at("restore", restored_at);
             watch.mark("hello");
+            tell_names(&vm, &link).await?;
             wake(&vm, &link, name, config).await?;
             watch.mark("wake");
             Ok(link)
@@ -120,6 +129,7 @@ impl Boot<'_> {
         Launch {
             qemu: &self.host.qemu,
             cage: &self.host.cage,
+            networks: &self.host.networks,
             directory: self.directory,
             invocation: self.invocation,
             template: self.template,
@@ -179,6 +189,14 @@ pub(crate) async fn prepare(vm: &Vm, link: &Link, what: &Prepare) -> Result<(), 
     let limit = Duration::from_millis(what.ready_timeout_ms) + PREPARE_GRACE;
     let call = async { link.prepare(what).await.map_err(link_error("prepare the bot")) };
     vm.within("prepare", limit, call).await.map(|_prepared| ())
+}
+
+/// A machine with an allow-list can ask nobody for the addresses of names: it is told them. What
+/// it is told is its own and not its template's, but no secret, so it comes before the wake.
+async fn tell_names(vm: &Vm, link: &Link) -> Result<(), Error> {
+    let Some(hosts) = vm.hosts() else { return Ok(()) };
+    let call = async { link.hosts(&hosts).await.map_err(link_error("tell the machine names")) };
+    vm.within("take in names", NAMES_TIMEOUT, call).await
 }
 
 /// No session data before this: without a whole acknowledgement, [`Link::wake`] is an error.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::net::{Allow, NetConfig};
 
 /// How this host runs machines.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct HostConfig {
     pub probe_timeout: Duration,
     /// What to do about machines that cannot be caged.
     pub cage: CageChoice,
+    /// How machines that have a network get it.
+    pub network: NetConfig,
 }
 
 impl HostConfig {
@@ -55,6 +58,7 @@ impl HostConfig {
             orphan_after: Duration::from_secs(120),
             probe_timeout: Duration::from_secs(6),
             cage: CageChoice::Auto,
+            network: NetConfig::default(),
         }
     }
 }
@@ -141,15 +145,26 @@ impl MachineShape {
 }
 
 /// What a machine reaches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// Nothing: the machine has no network card. Its bot is reached through the agent.
     #[default]
     None,
-    /// QEMU's own user network. **For development only**: through 10.0.2.2 the guest reaches
-    /// every service on the host's 127.0.0.1, and libslirp runs inside the QEMU process.
-    User,
+    /// The internet, and never this host, its neighbours or other machines (see [`crate::net`]).
+    Internet {
+        /// What of it; empty is all of it.
+        allow: Vec<Allow>,
+    },
+}
+
+impl Network {
+    /// Whether the machine has a network card. That is all that its template knows of it: what is
+    /// reached through it is decided outside.
+    #[must_use]
+    pub fn has_card(&self) -> bool {
+        matches!(self, Network::Internet { .. })
+    }
 }
 
 /// Told about what takes long.

@@ -3,6 +3,8 @@
 //! Looks only: starts no guest, downloads nothing, creates no directory. The verdict on KVM is
 //! the one on file.
 
+mod network;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -51,7 +53,7 @@ impl Check {
 pub fn checks(config: &HostConfig) -> Vec<Check> {
     let qemu = Qemu::find(&config.qemu);
     let version = qemu.as_ref().map(|qemu| qemu.version.clone()).unwrap_or_default();
-    vec![
+    let mut checks = vec![
         processor(),
         match qemu {
             Ok(qemu) => Check::ok("qemu", format!("{} ({})", qemu.version, qemu.path.display())),
@@ -69,7 +71,9 @@ pub fn checks(config: &HostConfig) -> Vec<Check> {
         disk(&config.data_dir),
         memory(),
         rights(),
-    ]
+    ];
+    checks.extend(network::checks(&config.network));
+    checks
 }
 
 fn processor() -> Check {
@@ -228,11 +232,9 @@ fn memory() -> Check {
 
 fn rights() -> Check {
     if rustix::process::geteuid().is_root() {
-        Check::ok("rights", "root").with_hint(
-            "machines do not need it: run the dispatcher as a user of its own, in the group `kvm`",
-        )
+        Check::ok("rights", "root: each machine can be shut in by the kernel as well")
     } else {
-        Check::ok("rights", "not root: enough for machines without a network of their own")
+        Check::ok("rights", "not root: enough to run machines, not to shut them in twice")
     }
 }
 

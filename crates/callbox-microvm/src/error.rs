@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use callbox_link::LinkError;
 
+use crate::net::NetError;
 use crate::qmp::QmpError;
 
 /// Every failure of this crate (the image store has its own).
@@ -116,6 +117,9 @@ pub enum Error {
         #[source]
         source: LinkError,
     },
+    /// The machine's network could not be made or removed.
+    #[error("cannot give the machine its network")]
+    Network(#[from] NetError),
     /// The template's memory could not be saved.
     #[error("qemu could not save the machine's state: {0}")]
     Save(String),

@@ -13,11 +13,12 @@ use callbox_protocol::agent::Prepare;
 
 use crate::boot;
 use crate::cage::Cage;
-use crate::config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape};
+use crate::config::{Accelerator, AcceleratorChoice, HostConfig, MachineShape, Network};
 use crate::error::Error;
 use crate::guest::{BootFiles, Kernel, tsc};
 use crate::image::Image;
 use crate::layout::{Layout, check_name};
+use crate::net::{Networks, Wire};
 use crate::probe;
 use crate::qemu::command::kernel_command_line;
 use crate::qemu::{Invocation, Memory, Qemu};
@@ -31,6 +32,7 @@ pub struct Host {
     pub(crate) layout: Layout,
     pub(crate) qemu: Qemu,
     pub(crate) cage: Cage,
+    pub(crate) networks: Networks,
     /// Templates that are held in memory, by id.
     pub(crate) opened: tokio::sync::Mutex<BTreeMap<String, Template>>,
     files: BootFiles,
@@ -78,10 +80,11 @@ impl Host {
             Ok::<_, Error>((layout, qemu, files))
         });
         let (layout, qemu, files) = prepared.await.expect("preparing a host does not panic")?;
+        let networks = Networks::open(layout.root(), config.network.clone())?;
         let processor = Processor { accelerator: Accelerator::Tcg, cpu: "max".to_owned() };
         let cage = Cage::find(&layout, &qemu, config.cage).await?;
         let opened = tokio::sync::Mutex::default();
-        let mut host = Host { config, layout, qemu, cage, opened, files, processor };
+        let mut host = Host { config, layout, qemu, cage, networks, opened, files, processor };
         if host.config.accelerator != AcceleratorChoice::Tcg {
             match probe::kvm(&host).await? {
                 Ok(processor) => host.processor = processor,
@@ -130,6 +133,12 @@ impl Host {
     pub async fn destroy(&self, name: &str) -> Result<(), Error> {
         check_name(name)?;
         RunDir::destroy(&self.layout, name).await
+    }
+
+    /// The networks of this deployment, for those who look after them.
+    #[must_use]
+    pub fn networks(&self) -> &Networks {
+        &self.networks
     }
 
     /// All machines of the data directory, whoever started them, alive or not.
@@ -231,6 +240,7 @@ impl Host {
                 self.config.orphan_after,
             ),
             rootfs: rootfs.map(Path::to_path_buf),
+            wire: Wire::Tap,
         }
     }
 
@@ -259,6 +269,13 @@ impl Host {
     #[must_use]
     pub fn not_enforced(&self) -> &[String] {
         self.cage.missing()
+    }
+
+    /// The same for machines with this network.
+    #[must_use]
+    pub fn not_enforced_with(&self, network: &Network) -> Vec<String> {
+        let missing = self.not_enforced().iter().map(String::as_str);
+        missing.chain(self.networks.not_enforced(network)).map(str::to_owned).collect()
     }
 
     /// Whether a template of this manifest was made by a host like this one is now.

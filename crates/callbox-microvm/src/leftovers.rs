@@ -1,7 +1,7 @@
 //! Whatever of ours is on this host, and belongs to nobody.
 //!
-//! What may exist is a short list: run directories, processes, cgroups, staging directories (and
-//! networks, once they are made). Everything is found by looking at the host, never from memory,
+//! What may exist is a short list: run directories, processes, cgroups, networks, staging
+//! directories. Everything is found by looking at the host, never from memory,
 //! so it is found after any crash, and without QEMU, a kernel or an image.
 //!
 //! Objects are listed *before* the records that claim them, and a record is written before its
@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::cage::{Cage, Cell, Cgroups};
 use crate::error::Error;
 use crate::layout::Layout;
+use crate::net;
 use crate::qemu::Invocation;
 use crate::run::process::{self, Identity};
 use crate::run::{Kind, RunDir};
@@ -45,6 +46,8 @@ pub enum LeftoverKind {
     Process,
     /// A cgroup without a machine.
     Cgroup,
+    /// A network without a machine, or the host's rules when none has one.
+    Network,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,7 @@ enum What {
     Run(String),
     Process(Identity),
     Cgroup(PathBuf),
+    Network(net::Found),
     Staging(PathBuf),
 }
 
@@ -59,7 +63,10 @@ enum What {
 ///
 /// # Errors
 /// When the host cannot be looked at.
-pub fn find(data_dir: &Path, claimed: &dyn Fn(&str) -> bool) -> Result<Vec<Leftover>, Error> {
+pub async fn find(
+    data_dir: &Path,
+    claimed: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<Vec<Leftover>, Error> {
     if !data_dir.exists() {
         return Ok(Vec::new());
     }
@@ -95,6 +102,13 @@ pub fn find(data_dir: &Path, claimed: &dyn Fn(&str) -> bool) -> Result<Vec<Lefto
             let name = path.display().to_string();
             left.push(Leftover { kind: LeftoverKind::Cgroup, name, what: What::Cgroup(path) });
         }
+    }
+    let kept = directories.iter().filter(|directory| claimed(directory.name()));
+    let kept: Vec<_> =
+        kept.filter_map(|directory| directory.record().and_then(|record| record.network)).collect();
+    for found in net::leftovers(layout.root(), &kept).await? {
+        let name = found.name();
+        left.push(Leftover { kind: LeftoverKind::Network, name, what: What::Network(found) });
     }
     left.extend(staging(&layout)?);
     left.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
@@ -132,6 +146,7 @@ pub async fn remove(data_dir: &Path, leftover: &Leftover) -> Result<(), Error> {
             ended.map_err(Error::io("end a process of", data_dir))
         }
         What::Cgroup(path) => Cage::clear(&Cell { uid: None, cgroups: vec![path.clone()] }).await,
+        What::Network(found) => Ok(net::clear(Layout::create(data_dir)?.root(), found).await?),
         What::Staging(path) => match fs::remove_dir_all(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", path)(error))
@@ -150,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn everything_that_nobody_claims_is_found_and_removed() {
         let data = tempfile::tempdir().expect("tempdir");
-        assert_eq!(find(&data.path().join("not-there"), &|_| false).expect("found"), []);
+        assert_eq!(find(&data.path().join("not-there"), &|_| false).await.expect("found"), []);
         let layout = Layout::create(data.path()).expect("layout");
         for (name, kind) in [("a", Kind::Machine), ("b", Kind::Machine), (".rv-1", Kind::Reserve)] {
             let record = Record::new(kind, Accelerator::Tcg, None, Cell::default());
@@ -160,7 +175,7 @@ mod tests {
         let names = |left: &[Leftover]| -> Vec<(LeftoverKind, String)> {
             left.iter().map(|one| (one.kind, one.name.clone())).collect()
         };
-        let left = find(data.path(), &|name| name == "a").expect("found");
+        let left = find(data.path(), &|name| name == "a").await.expect("found");
         let expected = [
             (LeftoverKind::Machine, "b"),
             (LeftoverKind::Reserve, ".rv-1"),
@@ -170,7 +185,7 @@ mod tests {
         for one in &left {
             remove(data.path(), one).await.expect("removed");
         }
-        assert_eq!(find(data.path(), &|name| name == "a").expect("found"), []);
+        assert_eq!(find(data.path(), &|name| name == "a").await.expect("found"), []);
         assert!(RunDir::at(&layout, "a").path().exists(), "what is claimed was removed");
     }
 }

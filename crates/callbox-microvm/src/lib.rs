@@ -14,7 +14,7 @@
 //! them again), and [`Host::destroy`] removes both.
 //!
 //! Read in this order: `config.rs`, `run/` (the life of a machine on the host), `boot.rs`,
-//! `start.rs`, `template.rs`; [`image`] stands for itself.
+//! `start.rs`, `template.rs`; [`image`] and [`net`] stand for themselves.
 
 mod boot;
 mod cage;
@@ -27,6 +27,7 @@ pub mod image;
 mod layout;
 pub mod leftovers;
 mod lock;
+pub mod net;
 mod probe;
 mod qemu;
 mod qmp;

@@ -185,6 +185,7 @@ async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
         let launch = Launch {
             qemu: &host.qemu,
             cage: &host.cage,
+            networks: &host.networks,
             directory: &directory,
             invocation: &invocation,
             template: None,

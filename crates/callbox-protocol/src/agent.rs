@@ -28,6 +28,7 @@
 //! | `POST /v1/freeze` | | [`Frozen`] | the last call before the host stops the machine to make a template |
 //! | `POST /v1/wake` | [`Wake`] | [`Awake`] | first call on every clone and on every cold machine; again at will until there is a session |
 //! | `POST /v1/clock` | [`Clock`] | [`Clock`] | between wake and session, where the wake came late |
+//! | `POST /v1/hosts` | [`Hosts`] | `{}` | before the session, any number of times: the last one counts |
 //! | `POST /v1/session` | [`SessionData`] | [`SessionAccepted`] | once, after a successful wake |
 //! | `GET /v1/events?after=N` | | lines of [`AgentEvent`] (`application/x-ndjson`) | any time; stays open |
 //! | `GET /v1/logs?after=N` | | lines of [`LogLine`] (`application/x-ndjson`) | any time; stays open |
@@ -323,6 +324,17 @@ impl std::fmt::Debug for SessionData {
 pub struct SessionAccepted {
     /// The session that was accepted.
     pub session_id: String,
+}
+
+/// Body of `POST /v1/hosts`, for machines with a network: how they find the addresses of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// The addresses of each name, for a machine that can ask nobody for them.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, Vec<std::net::Ipv4Addr>>,
+    /// Whom it asks for all others; empty leaves it as it is.
+    #[serde(default)]
+    pub resolvers: Vec<std::net::Ipv4Addr>,
 }
 
 /// Body of `POST /v1/warn`: the session will be ended by the host, whatever the bot does.

@@ -71,6 +71,7 @@ pub fn host_config(config: &Config) -> HostConfig {
     };
     host.boot_timeout = local.boot_timeout;
     host.tb_size_mib = local.translation_cache_mib;
+    host.network = local.network.clone();
     host
 }
 

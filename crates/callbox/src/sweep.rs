@@ -92,7 +92,7 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     let relays = Relays::of(data_dir);
     let calls = relays.sessions();
     let calls: Vec<&SessionId> = calls.difference(&claimed.sessions).collect();
-    let found = leftovers::find(data_dir, &|name| claimed.machines.contains(name));
+    let found = leftovers::find(data_dir, &|name| claimed.machines.contains(name)).await;
     let found = found.map_err(|e| failed(&e))?;
     let call = |session: &&SessionId| Found { kind: "call".into(), name: session.to_string() };
     let all = calls.iter().map(call).chain(found.iter().map(Found::of)).collect();

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use callbox_protocol::agent::{
-    AgentError, AgentEventKind, Awake, Clock, Frozen, Health, Phase, Prepare, Prepared,
+    AgentError, AgentEventKind, Awake, Clock, Frozen, Health, Hosts, Phase, Prepare, Prepared,
     SessionAccepted, SessionData, Stop, Wake, Warning,
 };
 
@@ -90,6 +90,9 @@ async fn answer(
         (Method::POST, "freeze") => freeze(&state, &end),
         (Method::POST, "wake") => wake(&state, request).await,
         (Method::POST, "clock") => clock(&state, request).await,
+        (Method::POST, "hosts") => {
+            read::<Hosts>(request).await.map(|_| json(&serde_json::json!({})))
+        }
         (Method::POST, "session") => session(&state, request).await,
         (Method::POST, "warn") => warn(&state, request).await,
         (Method::POST, "stop") => stop(&state, request).await,

@@ -22,6 +22,7 @@ pub use callbox_microvm::{
     Accelerator, AcceleratorChoice, CageChoice, HostConfig, Progress as HostProgress,
     doctor::{Check, checks},
     image, leftovers,
+    net::{Ipv4Net, NetConfig},
 };
 
 mod fault;
@@ -115,10 +116,7 @@ impl Local {
             memory_mib: *memory_mib,
             vcpus: *vcpus,
             disk_mib: *disk_mib,
-            network: match network {
-                Network::None => callbox_microvm::Network::None,
-                Network::User => callbox_microvm::Network::User,
-            },
+            network: reached(network),
         };
         let config = image.config.clone();
         let prepare = run.prepare(&ImageRun {
@@ -133,7 +131,7 @@ impl Local {
 
     /// A machine of this name that runs already, from before a restart: it was awake when it was
     /// left, or it is not taken.
-    async fn adopt(&self, name: &str) -> Result<Option<Started>, Fault> {
+    async fn adopt(&self, name: &str, bot: &BotMachine) -> Result<Option<Started>, Fault> {
         let Some(found) = self.host.find(name).map_err(fault)? else { return Ok(None) };
         let accelerator = found.accelerator.filter(|_| found.alive);
         let awake = match accelerator {
@@ -147,7 +145,7 @@ impl Local {
             Some((link, accelerator)) => {
                 let start = if found.template.is_some() { "clone" } else { "cold" };
                 let adopted = callbox_microvm::Started { link, accelerator, stages: Vec::new() };
-                Ok(Some(self.started(adopted, start)))
+                Ok(Some(self.started(adopted, start, &reached(&bot.network))))
             }
             // Half made when its dispatcher died: nobody knows how far it came.
             None => self.host.destroy(name).await.map(|()| None).map_err(fault),
@@ -162,7 +160,7 @@ impl Local {
         };
         let Some(parked) = self.reserves.take(bot, template) else { return Ok(None) };
         match self.host.claim(parked, &what.name).await {
-            Ok(claimed) => Ok(Some(self.started(claimed, "reserve"))),
+            Ok(claimed) => Ok(Some(self.started(claimed, "reserve", &what.shape.network))),
             Err(error) if reserve::goes_on(&error) => {
                 tracing::warn!(machine.name = what.name, error = %chain(&error), "a machine of the reserve failed; starting a fresh one");
                 Ok(None)
@@ -189,19 +187,32 @@ impl Local {
         Ok(Start { name: name.to_owned(), from, shape, image, prepare })
     }
 
-    fn started(&self, started: callbox_microvm::Started, start: &str) -> Started {
+    fn started(
+        &self,
+        started: callbox_microvm::Started,
+        start: &str,
+        network: &callbox_microvm::Network,
+    ) -> Started {
         let stages = started.stages.into_iter();
         let facts = MachineFacts {
             accelerator: started.accelerator.to_string(),
             start: start.into(),
             stages: stages.map(|(name, took)| StartStage { name: name.into(), took }).collect(),
-            not_enforced: self.host.not_enforced().to_vec(),
+            not_enforced: self.host.not_enforced_with(network),
         };
         Started { link: started.link, facts }
     }
 
     fn costs(&self) -> MutexGuard<'_, BTreeMap<String, Cost>> {
         self.costs.lock().expect("no panic while held")
+    }
+}
+
+/// What a machine reaches, in the words of this host.
+fn reached(network: &Network) -> callbox_microvm::Network {
+    match network {
+        Network::None => callbox_microvm::Network::None,
+        Network::Internet { allow } => callbox_microvm::Network::Internet { allow: allow.clone() },
     }
 }
 
@@ -289,7 +300,7 @@ impl Provider for Local {
         let MachineSpec { name, incarnation: _, bot } = spec;
         let _starting = self.reserves.starting();
         self.costs().insert(name.clone(), self.cost(bot));
-        if let Some(started) = self.adopt(name).await? {
+        if let Some(started) = self.adopt(name, bot).await? {
             return Ok(started);
         }
         let what = self.plan_start(bot, name, &()).await?;
@@ -297,8 +308,9 @@ impl Provider for Local {
             return Ok(started);
         }
         let start = if bot.start == StartFrom::Cold { "cold" } else { "clone" };
+        let network = what.shape.network.clone();
         let machine = self.host.start(what).await.map_err(start_fault)?;
-        Ok(self.started(machine, start))
+        Ok(self.started(machine, start, &network))
     }
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {
@@ -320,7 +332,9 @@ impl Provider for Local {
             reserve::discard(&self.host, parked).await;
         }
         self.host.clear_reserves().await.map_err(fault)?;
-        self.host.clear_dead_bakes().await.map_err(fault)
+        self.host.clear_dead_bakes().await.map_err(fault)?;
+        let tidied = self.host.networks().tidy().await;
+        tidied.map_err(|error| fault(error.into()))
     }
 
     async fn list(&self) -> Result<Vec<String>, Fault> {

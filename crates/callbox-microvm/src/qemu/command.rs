@@ -11,8 +11,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Accelerator, MachineShape, Network};
+use crate::config::{Accelerator, MachineShape};
 use crate::guest::tsc::Tsc;
+use crate::net::{Wire, inner};
 
 /// Descriptors under which QEMU finds what we pass down.
 pub const QMP_FD: i32 = 3;
@@ -26,6 +27,8 @@ pub const STATE_FD: i32 = 6;
 pub const MEMORY_FD: i32 = 7;
 /// See [`QMP_FD`].
 pub const MEDIA_FD: i32 = 8;
+/// See [`QMP_FD`]; only for machines with a network card.
+pub const NET_FD: i32 = 9;
 
 /// What is behind the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Invocation {
     pub append: String,
     /// Root file system; the probe guest has none.
     pub rootfs: Option<PathBuf>,
+    /// What is behind [`NET_FD`], for a machine with a network card.
+    pub wire: Wire,
 }
 
 impl Invocation {
@@ -109,9 +114,10 @@ impl Invocation {
             );
             line.add("-device", "virtio-blk-device,drive=image");
         }
-        if self.shape.network == Network::User {
-            line.add("-netdev", "user,id=network,restrict=off");
-            line.add("-device", "virtio-net-device,netdev=network");
+        if self.shape.network.has_card() {
+            line.add("-netdev", netdev(self.wire));
+            let mac = inner::written(&inner::GUEST_MAC);
+            line.add("-device", format!("virtio-net-device,netdev=network,mac={mac}"));
         }
         line.add("-kernel", self.kernel.to_string_lossy());
         line.add("-initrd", self.initramfs.to_string_lossy());
@@ -133,6 +139,8 @@ impl Invocation {
             initramfs: PathBuf::from("initramfs"),
             rootfs: self.rootfs.as_ref().map(|_| PathBuf::from("rootfs")),
             memory: Memory::Shared(PathBuf::from("mem")),
+            // The card looks the same whatever is behind it.
+            wire: Wire::Tap,
             ..self.clone()
         };
         anonymous.arguments()
@@ -188,14 +196,22 @@ pub fn kernel_command_line(
     }
     line.push_str(&format!(" callbox.disk_mib={}", shape.disk_mib));
     line.push_str(&format!(" callbox.orphan_s={}", orphan_after.as_secs()));
-    if shape.network == Network::User {
-        line.push_str(USER_NETWORK);
+    if shape.network.has_card() {
+        let (guest, prefix) = (inner::GUEST, inner::PREFIX);
+        line.push_str(&format!(" callbox.ip={guest}/{prefix}"));
+        line.push_str(&format!(" callbox.gateway={}", inner::GATEWAY));
+        line.push_str(&format!(" callbox.dns={}", inner::RESOLVER));
     }
     line
 }
 
-/// QEMU's user network looks the same in every machine.
-const USER_NETWORK: &str = " callbox.ip=10.0.2.15/24 callbox.gateway=10.0.2.2 callbox.dns=10.0.2.3";
+/// No offloads and no kernel threads (vhost): a call's traffic needs neither.
+fn netdev(wire: Wire) -> String {
+    match wire {
+        Wire::Tap => format!("tap,id=network,fd={NET_FD},vhost=off"),
+        Wire::Stream => format!("stream,id=network,server=off,addr.type=fd,addr.str={NET_FD}"),
+    }
+}
 
 #[derive(Default)]
 struct Line(Vec<String>);
@@ -223,6 +239,9 @@ fn escaped(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Network;
+
+    const INTERNET: Network = Network::Internet { allow: Vec::new() };
 
     fn sample() -> Invocation {
         let shape =
@@ -241,6 +260,7 @@ mod tests {
                 Duration::from_secs(60),
             ),
             rootfs: Some("/data/images/x/rootfs.erofs".into()),
+            wire: Wire::Tap,
             shape,
         }
     }
@@ -277,12 +297,20 @@ mod tests {
     }
 
     #[test]
-    fn a_user_network_is_asked_for_and_told_to_the_agent() {
-        let shape = MachineShape { network: Network::User, ..sample().shape };
+    fn a_network_card_is_a_descriptor_and_its_addresses_are_told_to_the_agent() {
+        let shape = MachineShape { network: INTERNET, ..sample().shape };
         let append = kernel_command_line(None, &shape, Duration::from_secs(60));
         assert!(append.ends_with("callbox.dns=10.0.2.3") && !append.contains("tsc"), "{append}");
-        let line = Invocation { shape, append, ..sample() }.arguments();
-        assert_eq!(value(&line, "-netdev"), ["user,id=network,restrict=off"]);
+        let tap = Invocation { shape, append, ..sample() };
+        assert_eq!(value(&tap.arguments(), "-netdev"), ["tap,id=network,fd=9,vhost=off"]);
+        let stream = Invocation { wire: Wire::Stream, ..tap.clone() };
+        assert!(value(&stream.arguments(), "-netdev")[0].starts_with("stream,"));
+        assert_eq!(tap.fingerprint(), stream.fingerprint(), "one template serves both");
+        let allow = vec!["203.0.113.7:443".parse().expect("an address")];
+        let fingerprint = tap.fingerprint();
+        let mut some = tap;
+        some.shape.network = Network::Internet { allow };
+        assert_eq!(fingerprint, some.fingerprint(), "what is reached is decided outside");
     }
 
     #[test]
@@ -309,7 +337,7 @@ mod tests {
             Invocation { append: "other".into(), ..base.clone() },
             Invocation { accelerator: Accelerator::Kvm, ..base.clone() },
             shape(MachineShape { memory_mib: 512, ..base.shape.clone() }),
-            shape(MachineShape { network: Network::User, ..base.shape.clone() }),
+            shape(MachineShape { network: INTERNET, ..base.shape.clone() }),
         ];
         for other in others {
             assert_ne!(other.fingerprint(), base.fingerprint(), "{other:?}");

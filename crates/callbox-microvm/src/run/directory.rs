@@ -12,6 +12,7 @@ use crate::cage::{Cage, Cell};
 use crate::config::Accelerator;
 use crate::error::Error;
 use crate::layout::Layout;
+use crate::net::{self, NetRecord};
 use crate::qemu::Invocation;
 
 /// Prefix of a directory whose machine is being destroyed.
@@ -32,6 +33,9 @@ pub struct Record {
     pub cell: Cell,
     /// Its QEMU, once started.
     pub process: Option<Identity>,
+    /// Its network, once made.
+    #[serde(default)]
+    pub network: Option<NetRecord>,
 }
 
 /// What a machine is for.
@@ -59,7 +63,7 @@ impl Record {
     ) -> Record {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let created_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        Record { kind, accelerator, template, created_ms, cell, process: None }
+        Record { kind, accelerator, template, created_ms, cell, process: None, network: None }
     }
 }
 
@@ -229,6 +233,9 @@ async fn end_and_remove(directory: &RunDir, gone: &Path) -> Result<(), Error> {
     }
     if let Some(record) = &record {
         Cage::clear(&record.cell).await?;
+        if let Some(network) = &record.network {
+            net::remove(network).await?;
+        }
     }
     fs::remove_dir_all(gone).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(()),

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use callbox_protocol::agent::Hosts;
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -30,7 +31,8 @@ use super::process::Identity;
 use super::{Record, RunDir, Tail};
 use crate::cage::{Bounds, Cage};
 use crate::error::Error;
-use crate::qemu::command::{AGENT_FD, CONSOLE_FD, MEDIA_FD, MEMORY_FD, QMP_FD, STATE_FD};
+use crate::net::{NetRecord, Networks, Wire};
+use crate::qemu::command::{AGENT_FD, CONSOLE_FD, MEDIA_FD, MEMORY_FD, NET_FD, QMP_FD, STATE_FD};
 use crate::qemu::{Invocation, Memory, Qemu};
 use crate::template::Template;
 
@@ -42,6 +44,7 @@ pub struct Vm {
     alive: Alive,
     said: Said,
     directory: RunDir,
+    network: Option<NetRecord>,
     released: bool,
 }
 
@@ -56,6 +59,7 @@ struct Said {
 pub(crate) struct Launch<'a> {
     pub qemu: &'a Qemu,
     pub cage: &'a Cage,
+    pub networks: &'a Networks,
     pub directory: &'a RunDir,
     pub invocation: &'a Invocation,
     /// What it is a clone of.
@@ -86,8 +90,16 @@ impl Launch<'_> {
         if let Some(template) = self.template {
             descriptors.extend(inherited(template)?);
         }
+        let plug = self.networks.make(&self.invocation.shape.network).await?;
+        let wire = plug.as_ref().map_or(Wire::Tap, |plug| plug.wire);
+        let mut network = None;
+        if let Some(plug) = plug {
+            // From here on the network lives as long as QEMU.
+            descriptors.push(FdMapping { parent_fd: plug.card, child_fd: NET_FD });
+            network = Some(plug.record);
+        }
         let console = connect(&directory.console_socket()).await?;
-        let mut child = self.start(descriptors)?;
+        let mut child = self.start(descriptors, wire)?;
         let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
         let said = Said { console: Tail::follow(console), stderr: Tail::follow(stderr) };
         let (identity, alive) = match identify(&child) {
@@ -100,19 +112,21 @@ impl Launch<'_> {
             }
         };
         expose_to_oom(&identity);
-        let record = Record { process: Some(identity), ..self.record.clone() };
+        let record =
+            Record { process: Some(identity), network: network.clone(), ..self.record.clone() };
         if let Err(error) = directory.write(&record) {
             let _ = child.kill().await;
             return Err(error);
         }
         reap(directory.name().to_owned(), child, said.clone());
-        Ok(Vm { alive, said, directory: directory.clone(), released: false })
+        Ok(Vm { alive, said, directory: directory.clone(), network, released: false })
     }
 
-    fn start(&self, descriptors: Vec<FdMapping>) -> Result<Child, Error> {
+    fn start(&self, descriptors: Vec<FdMapping>, wire: Wire) -> Result<Child, Error> {
         let (cage, cell) = (self.cage, &self.record.cell);
         cage.build(cell, self.bounds())?;
-        let (invocation, bound) = cage.place(self.invocation);
+        let (mut invocation, bound) = cage.place(self.invocation);
+        invocation.wire = wire;
         let mut command = Command::new(cage.program(self.qemu));
         command
             .arg0("qemu-system-x86_64")
@@ -240,6 +254,12 @@ impl Vm {
     #[must_use]
     pub fn directory(&self) -> &RunDir {
         &self.directory
+    }
+
+    /// What the machine must be told of names, if it has a network.
+    #[must_use]
+    pub fn hosts(&self) -> Option<Hosts> {
+        self.network.as_ref().map(NetRecord::told)
     }
 
     /// Whether QEMU ends in the next moment.

@@ -17,7 +17,7 @@ pub const SKIP: &str = "CALLBOX_SKIP_VM_TESTS";
 const AGENT: &str = "CALLBOX_AGENT";
 /// Which accelerator to test with.
 const ACCELERATOR: &str = "CALLBOX_VM_ACCELERATOR";
-const TARGET: &str = "x86_64-unknown-linux-musl";
+pub const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// The bot: says who it is, and serves a page on its port.
 const BOT: &str = r#"#!/bin/busybox sh
@@ -76,12 +76,13 @@ pub fn agent() -> PathBuf {
     target_dir.join(TARGET).join("agent/callbox-agent")
 }
 
-/// An image with busybox and the bot, imported the way a container image is.
-pub fn image(data_dir: &Path) -> Image {
+/// An image with busybox, the bot and `more` programs, imported the way a container image is.
+pub fn image(data_dir: &Path, more: &[(&str, &[u8])]) -> Image {
     let work = tempfile::tempdir().expect("tempdir");
     let mut layer = tar::Builder::new(Vec::new());
     let busybox = std::fs::read(busybox(work.path())).expect("busybox");
-    for (path, contents) in [("bin/busybox", busybox.as_slice()), ("bot.sh", BOT.as_bytes())] {
+    let own = [("bin/busybox", busybox.as_slice()), ("bot.sh", BOT.as_bytes())];
+    for (path, contents) in own.iter().chain(more).copied() {
         append(&mut layer, path, contents, 0o755);
     }
     let layer = layer.into_inner().expect("in memory");

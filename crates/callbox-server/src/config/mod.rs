@@ -5,6 +5,7 @@
 //! is started.
 
 mod contract;
+mod network;
 mod raw;
 pub mod secret;
 mod sources;
@@ -12,7 +13,10 @@ mod sources;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use callbox_core::Limits;
-use callbox_machines::{BotMachine, BotRun, BudgetConfig, Network, ReserveSize, StartFrom};
+use callbox_machines::{
+    BotMachine, BotRun, BudgetConfig, ReserveSize, StartFrom, local::NetConfig,
+};
+use network::{local_network, network};
 use raw::{Raw, RawBot};
 use secret::SecretSource;
 
@@ -115,6 +119,8 @@ pub struct LocalSection {
     pub translation_cache_mib: u32,
     /// What there is for machines.
     pub budget: BudgetConfig,
+    /// How machines that have a network get it.
+    pub network: NetConfig,
 }
 
 /// One entry under `[bots]`.
@@ -209,6 +215,7 @@ impl Config {
                 boot_timeout: Duration::from_secs(raw.local.boot_timeout_s),
                 translation_cache_mib: raw.local.translation_cache_mib,
                 budget,
+                network: local_network(&raw.local.network)?,
             },
             bots: bots.collect::<Result<_, ConfigError>>()?,
         })
@@ -267,10 +274,8 @@ impl Bot {
             memory_mib: raw.memory_mib,
             vcpus: raw.vcpus,
             disk_mib: raw.disk_mib,
-            network: match raw.network {
-                raw::RawNetwork::None => Network::None,
-                raw::RawNetwork::User => Network::User,
-            },
+            network: network(raw.network, &raw.allow)
+                .map_err(|problem| wrong(key("allow"), problem))?,
             start: match raw.start {
                 raw::RawStart::Clone => StartFrom::Clone,
                 raw::RawStart::Cold => StartFrom::Cold,

@@ -76,6 +76,17 @@ pub(super) struct RawLocal {
     pub memory_overcommit: f64,
     pub cpu_overcommit: f64,
     pub max_starting: usize,
+    pub network: RawLocalNetwork,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLocalNetwork {
+    pub dns: Vec<String>,
+    pub deny: Vec<String>,
+    pub links: String,
+    pub connections: u32,
+    pub new_connections_per_s: u32,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -117,6 +128,7 @@ pub(super) struct RawBot {
     pub vcpus: u8,
     pub disk_mib: u32,
     pub network: RawNetwork,
+    pub allow: Vec<String>,
     pub max_sessions: u32,
     pub stop_grace_s: f64,
     pub reserve: RawReserve,
@@ -165,7 +177,7 @@ pub(super) enum RawStart {
 #[serde(rename_all = "kebab-case")]
 pub(super) enum RawNetwork {
     None,
-    User,
+    Internet,
 }
 
 #[derive(Debug, Deserialize)]

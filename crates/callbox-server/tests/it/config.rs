@@ -73,6 +73,13 @@ fn what_is_wrong_is_named() {
         ("[bots.a]\nimage = \"x\"\nreseed = \"command\"", "bots.a.reseed_argv"),
         ("[bots.a]\nimage = \"x\"\nreseed_argv = [\"reseed\"]", "bots.a.reseed_argv"),
         ("[bots.\"../a\"]\nimage = \"x\"", "../a"),
+        ("[bots.a]\nimage = \"x\"\nnetwork = \"user\"", "internet"),
+        ("[bots.a]\nimage = \"x\"\nallow = [\"203.0.113.7\"]", "bots.a.allow"),
+        ("[bots.a]\nimage = \"x\"\nnetwork = \"internet\"\nallow = [\"10.0.0.1\"]", "private"),
+        ("[local.network]\ndns = [\"here\"]", "local.network.dns"),
+        ("[local.network]\ndeny = [\"fd00::/8\"]", "local.network.deny"),
+        ("[local.network]\nlinks = \"240.0.0.0/30\"", "local.network.links"),
+        ("[local.network]\nconnections = 0", "local.network.connections"),
         ("[bots", "TOML"),
     ];
     for (text, word) in cases {
@@ -80,6 +87,26 @@ fn what_is_wrong_is_named() {
         assert!(error.contains(word), "{text:?} gives {error:?}, which does not name {word:?}");
     }
     assert!(config::load(Some(std::path::Path::new("/nowhere/callbox.toml"))).is_err());
+}
+
+#[test]
+fn a_network_is_none_until_it_is_asked_for() {
+    use callbox_machines::{Network, local::NetConfig};
+
+    let none = config::load(None).unwrap().config;
+    assert_eq!(none.bots["parrot"].machine.network, Network::None);
+    assert_eq!(
+        none.local.network,
+        NetConfig::default(),
+        "the defaults are the same in both places"
+    );
+    let text = "[local.network]\ndns = [\"10.0.0.2\"]\n[bots.a]\nimage = \"x\"\n\
+                network = \"internet\"\nallow = [\"203.0.113.0/24\", \"198.51.100.7:443\"]";
+    let some = load(text).unwrap().config;
+    let Network::Internet { allow } = &some.bots["a"].machine.network else { panic!("{some:?}") };
+    let allow: Vec<_> = allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allow, ["203.0.113.0/24", "198.51.100.7:443"]);
+    assert_eq!(some.local.network.dns[0].to_string(), "10.0.0.2");
 }
 
 #[test]
