@@ -67,6 +67,31 @@ argv = ["python3", "/app/http_bot.py"]
 contract = "http"
 env = { TINY_FAULTS = "wake-refused" }
 argv = ["python3", "/app/http_bot.py"]
+
+[bots.answers-200-to-everything]
+contract = "http"
+env = { TINY_FAULTS = "wake-garbage" }
+argv = ["python3", "/app/http_bot.py"]
+
+[bots.wakes-for-another]
+contract = "http"
+env = { TINY_FAULTS = "wake-other" }
+argv = ["python3", "/app/http_bot.py"]
+
+# The hook of these is refused, so only the command can have had it reseed.
+[bots.reseed-command-fails]
+contract = "http"
+env = { TINY_FAULTS = "wake-refused" }
+argv = ["python3", "/app/http_bot.py"]
+reseed = "command"
+reseed_argv = ["sh", "-c", "echo there is no such socket >&2; exit 5"]
+
+[bots.reseeded-by-command]
+contract = "http"
+env = { TINY_FAULTS = "wake-refused" }
+argv = ["python3", "/app/http_bot.py"]
+reseed = "command"
+reseed_argv = ["sh", "-c", "read -r entropy; echo $(id -u) got ${#entropy} digits for $CALLBOX_GENERATION_ID"]
 "#;
 
 /// A bot that ends its session without a client: the code, what the reason says, what the log has.
@@ -133,6 +158,24 @@ const CASES: &[Case] = &[
         detail: "the bot did not reseed",
         log: "dispatcher: ended",
     },
+    Case {
+        bot: "answers-200-to-everything",
+        codes: &["bot-not-ready"],
+        detail: "without the generation_id",
+        log: "dispatcher: ended",
+    },
+    Case {
+        bot: "wakes-for-another",
+        codes: &["bot-not-ready"],
+        detail: "for another generation_id",
+        log: "dispatcher: ended",
+    },
+    Case {
+        bot: "reseed-command-fails",
+        codes: &["bot-not-ready"],
+        detail: "code 5; it said: there is no such socket",
+        log: "dispatcher: ended",
+    },
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,6 +216,7 @@ async fn bots_that_are_strange_in_a_call() {
     tokio::join!(
         one_that_prints_garbage_still_takes_calls(&dispatcher),
         one_that_breaks_its_line_ends_the_call(&dispatcher),
+        one_that_is_reseeded_by_a_command_takes_calls(&dispatcher),
     );
     tokio::join!(
         one_that_does_not_listen_is_ended_all_the_same(&dispatcher),
@@ -206,6 +250,18 @@ async fn one_that_breaks_its_line_ends_the_call(dispatcher: &Dispatcher<'_>) {
     assert_eq!(wire.closed().await, Some((1011, "bot-failed".to_owned())));
     let (code, detail) = dispatcher.end_of(&session.id).await;
     assert_eq!(code, "bot-failed", "{detail}");
+}
+
+async fn one_that_is_reseeded_by_a_command_takes_calls(dispatcher: &Dispatcher<'_>) {
+    let session = dispatcher.start("reseeded-by-command").await;
+    let mut wire = Wire::join(&session).await;
+    wire.send("hello").await.unwrap();
+    assert_eq!(wire.next().await.to_text().unwrap(), "hello");
+    wire.hang_up().await;
+    dispatcher.end_of(&session.id).await;
+    let log = dispatcher.log_of(&session.id).await;
+    let said = "agent: reseed command: 1000 got 64 digits for ";
+    assert!(log.iter().any(|line| line.starts_with(said)), "{log:#?}");
 }
 
 async fn one_that_does_not_listen_is_ended_all_the_same(dispatcher: &Dispatcher<'_>) {
