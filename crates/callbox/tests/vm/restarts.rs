@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
-use crate::support::{Dispatcher, Home, PATIENCE, Started, Talk, Wire};
+use crate::support::{Dispatcher, Home, PATIENCE, Setting, Started, Talk, Wire};
 
 const BOTS: &str = r#"
 # The bot of the image, without the pause that TCP makes for small writes: it would be in all
@@ -214,9 +214,13 @@ async fn an_upgrade_in_place_cuts_no_call() {
     let (new, mut wire) = joined(&dispatcher, "tiny").await;
     assert!(wire.answers().await);
     talk.measure_anew();
+    let address = dispatcher.address().to_owned();
     dispatcher.leave().await;
     assert_eq!((home.machines(), home.relays().len()), (2, 2));
-    let dispatcher = Dispatcher::ready(&home, &bots).await;
+    // At the same address, on which calls are still connected.
+    let environment = [("CALLBOX_LISTEN", address.as_str())];
+    let setting = Setting { environment: &environment, ..Setting::default() };
+    let dispatcher = Dispatcher::ready_as(&home, &bots, &setting).await;
     talk.hear(100).await;
     println!("longest gap over an upgrade: {} ms", talk.measure_anew().longest_gap.as_millis());
     assert!(wire.answers().await);

@@ -73,6 +73,11 @@ impl<'a> Dispatcher<'a> {
         Dispatcher { key: Some(key.to_owned()), ..self }
     }
 
+    /// Where it serves.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Runs a client command against it.
     pub async fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(self.command(arguments)).await
