@@ -100,13 +100,12 @@ impl Queue {
         mut new: NewSession,
     ) -> Result<Inserted, StoreError> {
         let turn = self.turn().await;
-        if let Verdict::In = self.decide(plane, &new.session).await {
-            let admitted = Event { at: new.session.moments.accepted, kind: EventKind::Admitted };
-            if let Ok(Applied::Changed(session)) = apply(&new.session, &admitted) {
-                new.session = *session;
-            }
+        // Nothing is given up for whom the store may still refuse, or know already. Who is first
+        // in the queue has that done a moment later, and who finds no place in it, here.
+        let mut inserted = self.insert(plane, &mut new, 0).await?;
+        if matches!(inserted, Inserted::QueueFull { .. }) {
+            inserted = self.insert(plane, &mut new, MOST_SHED).await?;
         }
-        let inserted = plane.store.insert(&new).await?;
         match &inserted {
             Inserted::Created(row) => {
                 metrics::accepted(&row.session);
@@ -122,6 +121,21 @@ impl Queue {
         Ok(inserted)
     }
 
+    async fn insert(
+        &self,
+        plane: &Plane,
+        new: &mut NewSession,
+        may_shed: usize,
+    ) -> Result<Inserted, StoreError> {
+        if let Verdict::In = self.decide(plane, &new.session, may_shed).await {
+            let admitted = Event { at: new.session.moments.accepted, kind: EventKind::Admitted };
+            if let Ok(Applied::Changed(session)) = apply(&new.session, &admitted) {
+                new.session = *session;
+            }
+        }
+        plane.store.insert(new).await
+    }
+
     /// Nobody is let in while this is held.
     pub(crate) async fn turn(&self) -> TurnGuard<'_, ()> {
         self.turn.lock().await
@@ -134,7 +148,7 @@ impl Queue {
             changed.mark_unchanged();
             let verdict = {
                 let _turn = self.turn().await;
-                self.decide(plane, session).await
+                self.decide(plane, session, MOST_SHED).await
             };
             match verdict {
                 Verdict::In => {
@@ -222,8 +236,9 @@ impl Queue {
         each.map(|each| each.saturating_mul(places))
     }
 
-    /// Whether this session may start now. Only with `turn` held.
-    async fn decide(&self, plane: &Plane, session: &Session) -> Verdict {
+    /// Whether this session may start now; for its room, so many machines in reserve may be given
+    /// up. Only with `turn` held.
+    async fn decide(&self, plane: &Plane, session: &Session, may_shed: usize) -> Verdict {
         // Without bot or provider it will not get far, but it has nothing to wait for.
         let Some(provider) = plane.providers.get(session.provider.as_str()) else {
             return Verdict::In;
@@ -244,7 +259,7 @@ impl Queue {
                 Ok(Admission::Granted) => return Verdict::Wait,
                 Ok(Admission::Full { detail }) => {
                     shed += 1;
-                    if shed > MOST_SHED || !gave_up(&**provider, &next, &view.claims).await {
+                    if shed > may_shed || !gave_up(&**provider, &next, &view.claims).await {
                         tracing::debug!(session.id = %session.id, detail, "no room");
                         return Verdict::Wait;
                     }

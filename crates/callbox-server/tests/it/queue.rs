@@ -198,15 +198,37 @@ async fn a_machine_in_reserve_is_no_start_and_is_given_up_for_room() {
     assert_eq!(from, ["fake", "reserve", "reserve"]);
     app.finish().await;
 
-    // A reserve that nobody of its kind wants gives way.
-    let app = TestApp::with(Script { room: Some(1), ..Script::default() }).await;
-    app.provider.set(|script| script.reserve_for_others = 1);
+    // A reserve that nobody of its kind wants gives way, whether there is a queue or not.
+    for limits in ["", "max_queued = 0\n"] {
+        let script = Script { room: Some(1), reserve_for_others: 1, ..Script::default() };
+        let app = TestApp::with_limits(script, limits).await;
+        assert_eq!(others_in_reserve(&app).await, 1);
+        let (id, _) = app.start(json!({ "bot": "parrot" })).await;
+        assert_eq!(app.wait(&id, "started").await.start.as_deref(), Some("fake"));
+        assert_eq!(others_in_reserve(&app).await, 0);
+        app.finish().await;
+    }
+}
+
+async fn others_in_reserve(app: &TestApp) -> u32 {
     let info: Info = app.get("/v1/info").await.json().await.unwrap();
-    assert_eq!(info.reserves["others"].ready, 1);
-    let (id, _) = app.start(json!({ "bot": "parrot" })).await;
-    assert_eq!(app.wait(&id, "started").await.start.as_deref(), Some("fake"));
-    let info: Info = app.get("/v1/info").await.json().await.unwrap();
-    assert!(info.reserves.is_empty());
+    info.reserves.get("others").map_or(0, |level| level.ready)
+}
+
+#[tokio::test]
+async fn who_is_refused_or_repeats_costs_nobody_a_reserve() {
+    let app = TestApp::with(Script { reserve_for_others: 1, ..held(Some(2), None) }).await;
+    let start = async || {
+        let request = app.request(Method::POST, "/start", &app.public);
+        let request = request.header("Idempotency-Key", "k").json(&json!({ "bot": "small" }));
+        request.send().await.unwrap()
+    };
+    let first = start().await;
+    assert_eq!((first.status(), position(&first)), (StatusCode::OK, None));
+    assert_eq!(id(&start().await), id(&first), "the host is full, and this one is known");
+    let refused = app.start_raw(json!({ "bot": "small" })).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "its cap is reached");
+    assert_eq!(others_in_reserve(&app).await, 1);
     app.finish().await;
 }
 
