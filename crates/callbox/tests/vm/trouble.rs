@@ -31,7 +31,7 @@ contract = "http"
 env = { TINY_FAULTS = "readyz" }
 argv = ["python3", "/app/http_bot.py"]
 # Long enough to say that it listens.
-timeouts = { ready_s = 12 }
+timeouts = { ready_s = 20 }
 
 [bots.never-listens]
 ready = "listening"
