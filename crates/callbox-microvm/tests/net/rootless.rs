@@ -21,13 +21,18 @@ const NOBODY: u32 = 65_534;
 #[test]
 fn passt_keeps_the_hosts_loopback_from_a_machine_and_its_words_are_true() {
     play_with(set, async |stage, (_, config, data)| {
+        // Copies, as nobody may not be let into the directory where this was built.
+        let (test, agent) = (data.path().join("test"), data.path().join("agent"));
+        std::fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
+        std::fs::copy(&config.agent, &agent).unwrap();
         let owned =
             Command::new("chown").arg("-R").arg(NOBODY.to_string()).arg(data.path()).status();
         assert!(owned.unwrap().success());
-        let child = Command::new(std::env::current_exe().unwrap())
+        let child = Command::new(test)
+            .current_dir("/")
             .args(["--exact", "rootless::one_without_root", "--ignored", "--nocapture"])
             .env(DATA, data.path())
-            .env(AGENT, &config.agent)
+            .env(AGENT, agent)
             .uid(NOBODY)
             .gid(NOBODY)
             .output()
