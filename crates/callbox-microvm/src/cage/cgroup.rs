@@ -38,8 +38,16 @@ const PERIOD_US: u64 = 100_000;
 pub(crate) struct Cgroups {
     /// Our directory in each hierarchy of version 1, by what it bounds there.
     v1: BTreeMap<&'static str, PathBuf>,
-    /// Our directory in version 2, and what it bounds there.
-    v2: Option<(PathBuf, Vec<&'static str>)>,
+    /// Version 2.
+    v2: Option<V2>,
+}
+
+#[derive(Debug)]
+struct V2 {
+    mount: PathBuf,
+    ours: PathBuf,
+    /// What it bounds there.
+    bounds: Vec<&'static str>,
 }
 
 impl Cgroups {
@@ -57,7 +65,7 @@ impl Cgroups {
         for (kind, mount, options) in mounts.lines().filter_map(parse_mount) {
             if kind == "cgroup2" {
                 let bounds = delegate(&mount, ours);
-                found.v2 = Some((mount.join(ours), bounds));
+                found.v2 = Some(V2 { ours: mount.join(ours), mount, bounds });
             } else {
                 for controller in CONTROLLERS {
                     if options.split(',').any(|option| option == controller) {
@@ -65,9 +73,6 @@ impl Cgroups {
                     }
                 }
             }
-        }
-        for directory in found.roots() {
-            fs::create_dir_all(directory).map_err(Error::io("create the cgroup", directory))?;
         }
         if found.v1.is_empty() && found.v2.is_none() {
             return Err(Error::Unusable("no cgroup hierarchy is mounted".to_owned()));
@@ -79,7 +84,7 @@ impl Cgroups {
     pub fn missing(&self) -> Vec<String> {
         let bounded = |name: &&str| {
             self.v1.contains_key(*name)
-                || self.v2.as_ref().is_some_and(|(_, bounds)| bounds.contains(name))
+                || self.v2.as_ref().is_some_and(|v2| v2.bounds.contains(name))
         };
         let open = CONTROLLERS.iter().filter(|name| !bounded(name));
         open.map(|name| format!("no cgroup bounds the {name} of machines")).collect()
@@ -93,12 +98,12 @@ impl Cgroups {
     /// Makes them, with their bounds.
     pub fn make(&self, paths: &[PathBuf], bounds: Bounds, pids: u64) -> Result<(), Error> {
         for path in paths {
-            fs::create_dir(path).or_else(already).map_err(Error::io("create the cgroup", path))?;
+            self.create(path).map_err(Error::io("create the cgroup", path))?;
             let root = path.parent().unwrap_or(path);
             match &self.v2 {
-                Some((ours, controllers)) if ours == root => {
+                Some(v2) if v2.ours == root => {
                     for (controller, file, text) in version_2(bounds, pids) {
-                        if controllers.contains(&controller) {
+                        if v2.bounds.contains(&controller) {
                             set(&path.join(file), &text)?;
                         }
                     }
@@ -115,6 +120,24 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Creates one, and what is above it: the last machine takes our own directories along.
+    fn create(&self, path: &Path) -> io::Result<()> {
+        for _ in 0..8 {
+            let root = path.parent().unwrap_or(path);
+            if let Some(v2) = self.v2.as_ref().filter(|v2| v2.ours == root && !root.exists()) {
+                // Controllers are passed down anew.
+                let ours = v2.ours.strip_prefix(&v2.mount).unwrap_or(&v2.ours);
+                delegate(&v2.mount, ours);
+            }
+            match fs::create_dir_all(path) {
+                // Somebody has just taken it along.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                outcome => return outcome,
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+
     /// Every machine's directory of ours, whether or not its machine is known.
     pub fn all(&self) -> Vec<PathBuf> {
         let entries = self.roots().into_iter().filter_map(|root| fs::read_dir(root).ok()).flatten();
@@ -126,7 +149,7 @@ impl Cgroups {
     /// Our directories, each once: version 1 may bound several things in one hierarchy.
     fn roots(&self) -> Vec<&PathBuf> {
         let mut roots: Vec<&PathBuf> = self.v1.values().collect();
-        roots.extend(self.v2.iter().map(|(root, _)| root));
+        roots.extend(self.v2.iter().map(|v2| &v2.ours));
         roots.sort();
         roots.dedup();
         roots
@@ -144,6 +167,10 @@ pub(super) async fn clear(paths: &[PathBuf]) -> Result<(), Error> {
                 return Err(Error::io("remove the cgroup", path)(error));
             }
             _ => {}
+        }
+        // Ours, and that of all deployments, if this was the last.
+        for above in path.ancestors().skip(1).take(2) {
+            let _ = fs::remove_dir(above);
         }
     }
     Ok(())
@@ -203,10 +230,6 @@ fn version_1(bounds: Bounds, pids: u64) -> Vec<(&'static str, &'static str, Stri
 
 fn set(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(Error::io("set", path))
-}
-
-fn already(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
 /// Passes the controllers that there are down to our directory; tells which arrived.
@@ -275,6 +298,7 @@ mod tests {
         );
         assert_eq!(found.missing(), ["no cgroup bounds the pids of machines"]);
         let paths = found.paths("m1");
+        assert_eq!(found.all(), [""; 0].map(PathBuf::from), "nothing before the first machine");
         found.make(&paths, BOUNDS, 64).expect("made");
         let at = |path: &str| base.path().join(path);
         assert_eq!(read(at("cpu/callbox/x/m1/cpu.cfs_quota_us")), "150000");
