@@ -324,10 +324,12 @@ fn memory(pid: rustix::process::Pid) -> String {
     format!("{} ({} of its own)", line("VmRSS:"), line("RssAnon:"))
 }
 
+/// A call in which the bot has answered: until then the client may be on its way to its relay.
 async fn joined(dispatcher: &Dispatcher<'_>, bot: &str) -> (Started, Wire) {
     let session = dispatcher.start(bot).await;
-    let wire = Wire::join(&session).await;
+    let mut wire = Wire::join(&session).await;
     dispatcher.when("ready", &session.id).await;
+    assert!(wire.answers().await);
     (session, wire)
 }
 
