@@ -18,6 +18,8 @@ use crate::{
 
 /// How long sessions may take to end when the dispatcher does.
 const LAST_CALLS: Duration = Duration::from_secs(20);
+/// How long the sweep at the end may take.
+const LAST_SWEEP: Duration = Duration::from_secs(10);
 
 /// Why a dispatcher does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +95,16 @@ pub async fn run(
     for (name, provider) in &plane.providers {
         if let Err(fault) = provider.tidy().await {
             tracing::warn!(provider = name, %fault, "something half made is left");
+        }
+    }
+    if !leave {
+        // The sweep that was cut short above may have been half-way through a machine.
+        match tokio::time::timeout(LAST_SWEEP, sweep::once(&plane)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %driver::Chain(&error), "cannot sweep; the next dispatcher does");
+            }
+            Err(_) => tracing::warn!("the last sweep takes long; the next dispatcher goes on"),
         }
     }
     let _ = stop_serving.send(());
