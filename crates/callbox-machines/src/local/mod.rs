@@ -216,11 +216,6 @@ fn reached(network: &Network) -> callbox_microvm::Network {
     }
 }
 
-/// How many machines of this bot were admitted and may yet be taken from its reserve.
-fn starting(claimed: &[Claim], bot: &str) -> usize {
-    claimed.iter().filter(|claim| claim.starting && claim.spec.bot.bot == bot).count()
-}
-
 async fn is_awake(link: &Link) -> bool {
     use callbox_protocol::agent::Phase;
     let health = tokio::time::timeout(Duration::from_secs(5), link.health()).await;
@@ -275,7 +270,7 @@ impl Provider for Local {
     }
 
     async fn shed(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
-        let Some(parked) = self.reserves.give_up(|bot| starting(claimed, bot)) else {
+        let Some(parked) = self.reserves.give_up(|bot| self.spoken_for(claimed, bot)) else {
             return Ok(false);
         };
         reserve::discard(&self.host, parked).await;

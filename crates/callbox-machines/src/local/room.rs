@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use callbox_microvm::{Accelerator, OWN_MEMORY_MIB};
 
-use super::{Local, starting};
+use super::Local;
 use crate::{Admission, BotMachine, Claim, Cost, StartFrom};
 
 impl Local {
@@ -33,10 +33,18 @@ impl Local {
         Cost { memory_mib: u64::from(bot.memory_mib) + cache + u64::from(OWN_MEMORY_MIB), cpus }
     }
 
+    /// How many machines of this bot were admitted and may yet be taken from its reserve: those
+    /// that have a machine already have taken theirs.
+    pub(super) fn spoken_for(&self, claimed: &[Claim], bot: &str) -> usize {
+        let may_take = |claim: &&Claim| claim.starting && claim.spec.bot.bot == bot;
+        let has_none = |claim: &&Claim| matches!(self.host.find(&claim.spec.name), Ok(None));
+        claimed.iter().filter(may_take).filter(has_none).count()
+    }
+
     /// For a session, beside those that are `claimed`. What waits in reserve counts; it is given
     /// up when a session needs its room.
     pub(super) fn room_for(&self, next: &Arc<BotMachine>, claimed: &[Claim]) -> Admission {
-        if self.reserves.ready(&next.bot) > starting(claimed, &next.bot) {
+        if self.reserves.ready(&next.bot) > self.spoken_for(claimed, &next.bot) {
             return Admission::Prepared;
         }
         let reserved = self.reserves.machines();

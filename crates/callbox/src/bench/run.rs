@@ -9,8 +9,9 @@ use crate::error::CliError;
 use crate::progress::Progress;
 
 /// The provider's stages that no dispatcher could save: a bare start of the machine's process,
-/// its state, and what the guest does. Everything else between admitted and started is ours.
-const BARE: [&str; 7] = ["spawn", "boot", "prepare", "restore", "resume", "hello", "wake"];
+/// its state, and what the guest does. Everything else between admitted and started is ours, the
+/// making of cage, network and process (`spawn`) included.
+const BARE: [&str; 6] = ["boot", "prepare", "restore", "resume", "hello", "wake"];
 
 /// What the dispatcher made of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -27,8 +27,8 @@ use crate::progress::Progress;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Percentiles are by nearest rank: every number printed was measured.
-`overhead` is what is left between admitted and started when the machine's own stages (spawn,
-boot, prepare, restore, resume, hello, wake) are taken away.
+`overhead` is what is left between admitted and started when the machine's own stages (boot,
+prepare, restore, resume, hello, wake) are taken away; spawn and claim are ours.
 In a burst, who is refused with Retry-After has not failed.
 
 Exit codes: 0 all runs are good · 1 error · 2 usage · 4 runs failed
