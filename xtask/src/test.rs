@@ -122,6 +122,9 @@ fn vm() -> anyhow::Result<()> {
     if !vm_test::clones::check(&callbox, &data_dir, &vm_test::clones::Args::of_tests())? {
         bail!("clones of one template are not as different as they must be");
     }
+    if !vm_test::kill::check(&callbox, &data_dir, &vm_test::kill::Args::of_tests())? {
+        bail!("what was killed took more with it than it may, or left something behind");
+    }
     Ok(())
 }
 
