@@ -34,6 +34,8 @@ pub struct Looker {
     hierarchies: BTreeSet<PathBuf>,
     /// The group of our network links, likewise.
     links: BTreeSet<String>,
+    /// The most that was there at once, by kind: who never saw anything is no witness.
+    pub most: BTreeMap<&'static str, usize>,
 }
 
 /// What there is at a moment.
@@ -55,7 +57,12 @@ pub struct Seen {
 
 impl Looker {
     pub fn new(home: &Path) -> Looker {
-        Looker { home: home.to_owned(), hierarchies: BTreeSet::new(), links: BTreeSet::new() }
+        Looker {
+            home: home.to_owned(),
+            hierarchies: BTreeSet::new(),
+            links: BTreeSet::new(),
+            most: BTreeMap::new(),
+        }
     }
 
     /// Objects before the records that own them: what has none then, has none.
@@ -82,6 +89,10 @@ impl Looker {
             seen.runs.insert(name, record.unwrap_or_default());
         }
         self.learn(&seen);
+        for (kind, count) in seen.counts() {
+            let most = self.most.entry(kind).or_default();
+            *most = count.max(*most);
+        }
         seen
     }
 
@@ -127,6 +138,17 @@ impl Looker {
 }
 
 impl Seen {
+    fn counts(&self) -> [(&'static str, usize); 6] {
+        [
+            ("run-directory", self.runs.len()),
+            ("machine-process", self.machines.len()),
+            ("relay", self.relays.len()),
+            ("relay-file", self.relay_files.len()),
+            ("cgroup", self.cgroups.len()),
+            ("network", self.links.len()),
+        ]
+    }
+
     /// What nobody owns.
     pub fn leaks(&self, owners: &Owners) -> Vec<Leak> {
         let lives =

@@ -60,6 +60,7 @@ impl Report<'_> {
                 "until_it_serves_ms": spread(&tally.serving),
                 "until_nothing_is_left_ms": spread(&tally.clean),
             },
+            "most_at_once": tally.most,
             "leaked": tally.leaked.len(),
             "doubled": tally.doubled.len(),
             "lost": tally.lost.len(),
@@ -92,6 +93,8 @@ impl Report<'_> {
         row("restart until it serves, ms", line(&tally.serving));
         row("restart until nothing is left, ms", line(&tally.clean));
         row("frames of audio", tally.frames.to_string());
+        let most: Vec<_> = tally.most.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+        row("most at once", most.join(", "));
         let must_be_0 = [
             ("leaked", tally.leaked.len()),
             ("doubled", tally.doubled.len()),

@@ -53,6 +53,13 @@ struct Client {
     thread: JoinHandle<anyhow::Result<Outcome>>,
 }
 
+/// A dispatcher in the place of another one.
+struct Restart {
+    at: Instant,
+    /// Ends when the new one has served for a moment.
+    settled: JoinHandle<()>,
+}
+
 pub struct Rounds<'a> {
     home: &'a Home,
     dispatcher: Dispatcher,
@@ -65,6 +72,8 @@ pub struct Rounds<'a> {
     /// How long starts and ends took.
     starts: Vec<Duration>,
     ends: Vec<Duration>,
+    /// How long requests for a start took.
+    requests: Vec<Duration>,
 }
 
 impl Rounds<'_> {
@@ -81,6 +90,7 @@ impl Rounds<'_> {
             tally: Tally::default(),
             standing: None,
             starts: Vec::new(),
+            requests: Vec::new(),
             ends: vec![Duration::from_millis(500)],
         };
         let watch = Watch::begin(&home.path);
@@ -99,6 +109,7 @@ impl Rounds<'_> {
         let mut tally = rounds.tally;
         let two = watch.end().into_iter().map(|id| (id, "it had two machines at once".to_owned()));
         tally.doubled.extend(two);
+        tally.most = rounds.looker.most;
         Ok((tally, began.elapsed()))
     }
 
@@ -117,6 +128,9 @@ impl Rounds<'_> {
         while self.starts.is_empty() && began.elapsed() < PATIENCE {
             let standing = self.standing.as_ref().expect("just begun");
             self.starts.extend(standing.line.answered.get());
+            if !self.starts.is_empty() {
+                self.requests.extend(standing.line.request_took.get());
+            }
             anyhow::ensure!(!standing.thread.is_finished(), "the first call ended by itself");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -136,6 +150,7 @@ impl Rounds<'_> {
         let outcome = client.thread.join().expect("it does not panic");
         let id = client.line.id.get().cloned().unwrap_or_default();
         self.starts.extend(client.line.answered.get());
+        self.requests.extend(client.line.request_took.get());
         self.ends.extend(client.line.end_took.get());
         match outcome {
             Ok(outcome) => {
@@ -165,7 +180,13 @@ impl Rounds<'_> {
         let other_after = talk.mul_f64(self.random.unit());
         let other_delete = self.random.below(2) == 0;
         let life = median(&self.starts) + talk + median(&self.ends);
-        let moment = life.mul_f64(self.random.unit());
+        // The request and the way in are short, and what is written down first matters most there.
+        let at_the_door = self.random.below(4) == 0;
+        let (other_after, part) = match at_the_door {
+            true => (Duration::ZERO, median(&self.requests) * 3),
+            false => (other_after, life),
+        };
+        let moment = part.mul_f64(self.random.unit());
         let away = Duration::from_secs_f64(self.random.unit());
 
         let aimed =
@@ -180,8 +201,9 @@ impl Rounds<'_> {
         );
         let restarted = self.strike(death, phase, away)?;
         let left = self.until_nothing_is_left(&format!("round {number}, after {death:?} died"))?;
-        if let Some(restarted) = restarted {
-            self.tally.clean.push(left.saturating_duration_since(restarted));
+        if let Some(Restart { at, settled }) = restarted {
+            self.tally.clean.push(left.saturating_duration_since(at));
+            settled.join().expect("it does not panic");
         }
         for client in [aimed, other] {
             self.settle(client)?;
@@ -197,7 +219,7 @@ impl Rounds<'_> {
         death: Death,
         phase: &'static str,
         away: Duration,
-    ) -> anyhow::Result<Option<Instant>> {
+    ) -> anyhow::Result<Option<Restart>> {
         let who = match death {
             Death::Dispatcher => {
                 *self.tally.phases.entry(phase).or_default() += 1;
@@ -219,7 +241,7 @@ impl Rounds<'_> {
         }
     }
 
-    fn restart(&mut self, signal: Signal, away: Duration) -> anyhow::Result<Instant> {
+    fn restart(&mut self, signal: Signal, away: Duration) -> anyhow::Result<Restart> {
         self.events.window.fetch_add(1, Ordering::AcqRel);
         self.dispatcher.end(signal)?;
         std::thread::sleep(away);
@@ -227,9 +249,12 @@ impl Rounds<'_> {
         let address = self.dispatcher.api.address.clone();
         self.dispatcher = Dispatcher::start(self.home, &address)?;
         self.tally.serving.push(self.dispatcher.serving_after);
-        std::thread::sleep(MOMENT);
-        self.events.window.fetch_add(1, Ordering::AcqRel);
-        Ok(restarted)
+        let events = Arc::clone(&self.events);
+        let settled = std::thread::spawn(move || {
+            std::thread::sleep(MOMENT);
+            events.window.fetch_add(1, Ordering::AcqRel);
+        });
+        Ok(Restart { at: restarted, settled })
     }
 
     fn kill_machine(&mut self) -> bool {
