@@ -138,13 +138,26 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
+    /// Starts one and kills it so long afterwards, wherever it is then.
+    pub fn die_young(home: &Home, listen: &str, after: Duration) -> anyhow::Result<()> {
+        let mut child = Dispatcher::spawn(home, listen)?;
+        std::thread::sleep(after);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    fn spawn(home: &Home, listen: &str) -> anyhow::Result<Child> {
+        let log = OpenOptions::new().create(true).append(true).open(home.log())?;
+        let mut serve = home.command("serve", listen)?;
+        serve.stdout(Stdio::piped()).stderr(log).spawn().context("cannot run callbox serve")
+    }
+
     /// Starts one and waits until it answers.
     pub fn start(home: &Home, listen: &str) -> anyhow::Result<Dispatcher> {
-        let log = OpenOptions::new().create(true).append(true).open(home.log())?;
         let epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let began = Instant::now();
-        let mut serve = home.command("serve", listen)?;
-        let mut child = serve.stdout(Stdio::piped()).stderr(log).spawn()?;
+        let mut child = Dispatcher::spawn(home, listen)?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
         let Some(address) = line.trim().strip_prefix("callbox serves on http://") else {

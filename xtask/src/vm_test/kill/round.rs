@@ -60,6 +60,20 @@ struct Restart {
     settled: JoinHandle<()>,
 }
 
+/// What is done in a round.
+struct Drawn {
+    /// How each is used, after how long it begins, and whether it is ended by request. The first
+    /// is the one that the death is aimed at.
+    clients: Vec<(How, Duration, bool)>,
+    moment: Duration,
+    /// Of which the moment is a part.
+    part: Duration,
+    /// How long there is no dispatcher.
+    away: Duration,
+    /// How long the next one lives, if it dies as well.
+    young: Option<Duration>,
+}
+
 pub struct Rounds<'a> {
     home: &'a Home,
     dispatcher: Dispatcher,
@@ -171,41 +185,25 @@ impl Rounds<'_> {
         self.stand(&number.to_string())?;
         // For the records of machines: whose is what.
         self.looker.look();
-        let talk = Duration::from_secs_f64(0.2 + self.random.unit() * 1.3);
-        let aimed_delete = self.random.below(2) == 0;
-        let other = match self.random.below(3) {
-            0 => How::NeverJoined(talk.mul_f64(self.random.unit())),
-            _ => How::Call(talk.mul_f64(self.random.unit())),
+        let drawn = self.draw();
+        let begin = |(nth, (how, after, delete)): (usize, &(How, Duration, bool))| {
+            self.client(&format!("{number}-{nth}"), *how, *after, *delete)
         };
-        let other_after = talk.mul_f64(self.random.unit());
-        let other_delete = self.random.below(2) == 0;
-        let life = median(&self.starts) + talk + median(&self.ends);
-        // The request and the way in are short, and what is written down first matters most there.
-        let at_the_door = self.random.below(4) == 0;
-        let (other_after, part) = match at_the_door {
-            true => (Duration::ZERO, median(&self.requests) * 3),
-            false => (other_after, life),
-        };
-        let moment = part.mul_f64(self.random.unit());
-        let away = Duration::from_secs_f64(self.random.unit());
-
-        let aimed =
-            self.client(&format!("{number}-a"), How::Call(talk), Duration::ZERO, aimed_delete);
-        let other = self.client(&format!("{number}-b"), other, other_after, other_delete);
-        std::thread::sleep(moment);
-        let phase = aimed.line.phase().name();
+        let clients: Vec<Client> = drawn.clients.iter().enumerate().map(begin).collect();
+        std::thread::sleep(drawn.moment);
+        let phase = clients[0].line.phase().name();
+        let restarted = self.strike(death, phase, &drawn)?;
         eprintln!(
-            "   round {number}: {death:?} dies at {} of {} ms, while: {phase}",
-            moment.as_millis(),
-            life.as_millis()
+            "   round {number}: {death:?} died at {} of {} ms, while: {phase}",
+            drawn.moment.as_millis(),
+            drawn.part.as_millis()
         );
-        let restarted = self.strike(death, phase, away)?;
         let left = self.until_nothing_is_left(&format!("round {number}, after {death:?} died"))?;
         if let Some(Restart { at, settled }) = restarted {
             self.tally.clean.push(left.saturating_duration_since(at));
             settled.join().expect("it does not panic");
         }
-        for client in [aimed, other] {
+        for client in clients {
             self.settle(client)?;
         }
         self.until_nothing_is_left(&format!("the end of round {number}"))?;
@@ -213,12 +211,43 @@ impl Rounds<'_> {
         Ok(())
     }
 
+    fn draw(&mut self) -> Drawn {
+        let random = &mut self.random;
+        let talk = Duration::from_secs_f64(0.2 + random.unit() * 1.3);
+        let aimed = (How::Call(talk), Duration::ZERO, random.below(2) == 0);
+        let other = match random.below(3) {
+            0 => How::NeverJoined(talk.mul_f64(random.unit())),
+            _ => How::Call(talk.mul_f64(random.unit())),
+        };
+        let mut clients = vec![aimed, (other, talk.mul_f64(random.unit()), random.below(2) == 0)];
+        let mut part = median(&self.starts) + talk + median(&self.ends);
+        // The request and the way in are short, and what is written down first matters most
+        // there: some deaths are aimed at that, with more who come in.
+        if random.below(4) == 0 {
+            part = median(&self.requests) * 2;
+            clients.truncate(1);
+            for _ in 0..4 {
+                let how = How::NeverJoined(talk.mul_f64(random.unit()));
+                clients.push((how, part.mul_f64(random.unit()), true));
+            }
+        }
+        Drawn {
+            clients,
+            moment: part.mul_f64(random.unit()),
+            part,
+            away: Duration::from_secs_f64(random.unit()),
+            // Whoever takes up what is left may die over it, too.
+            young: (random.below(3) == 0)
+                .then(|| (median(&self.tally.serving) * 2).mul_f64(random.unit())),
+        }
+    }
+
     /// When it was started again, if it was the dispatcher.
     fn strike(
         &mut self,
         death: Death,
         phase: &'static str,
-        away: Duration,
+        drawn: &Drawn,
     ) -> anyhow::Result<Option<Restart>> {
         let who = match death {
             Death::Dispatcher => {
@@ -232,21 +261,31 @@ impl Rounds<'_> {
         };
         *self.tally.deaths.entry(who).or_default() += 1;
         match death {
-            Death::Dispatcher => self.restart(Signal::KILL, away).map(Some),
+            Death::Dispatcher => self.restart(Signal::KILL, drawn.away, drawn.young).map(Some),
             Death::Upgrade => {
                 self.home.install()?;
-                self.restart(Signal::TERM, Duration::ZERO).map(Some)
+                self.restart(Signal::TERM, Duration::ZERO, None).map(Some)
             }
             Death::Machine | Death::Relay => Ok(None),
         }
     }
 
-    fn restart(&mut self, signal: Signal, away: Duration) -> anyhow::Result<Restart> {
+    fn restart(
+        &mut self,
+        signal: Signal,
+        away: Duration,
+        young: Option<Duration>,
+    ) -> anyhow::Result<Restart> {
+        let address = self.dispatcher.api.address.clone();
         self.events.window.fetch_add(1, Ordering::AcqRel);
         self.dispatcher.end(signal)?;
         std::thread::sleep(away);
+        if let Some(after) = young {
+            eprintln!("     and the next one after {} ms", after.as_millis());
+            Dispatcher::die_young(self.home, &address, after)?;
+            *self.tally.deaths.entry("dispatcher-starting").or_default() += 1;
+        }
         let restarted = Instant::now();
-        let address = self.dispatcher.api.address.clone();
         self.dispatcher = Dispatcher::start(self.home, &address)?;
         self.tally.serving.push(self.dispatcher.serving_after);
         let events = Arc::clone(&self.events);
