@@ -129,6 +129,11 @@ impl Looker {
         }
     }
 
+    /// One of our directories of cgroups, once a machine was seen in it.
+    pub fn hierarchy(&self) -> Option<&Path> {
+        self.hierarchies.first().map(PathBuf::as_path)
+    }
+
     /// The cgroups' own directories stay; this is for the end of the test.
     pub fn remove_hierarchies(&self) {
         for path in &self.hierarchies {

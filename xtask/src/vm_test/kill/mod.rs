@@ -11,6 +11,7 @@
 
 mod api;
 mod caller;
+mod control;
 mod dispatcher;
 mod echo;
 mod host;

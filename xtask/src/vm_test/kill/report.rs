@@ -61,6 +61,7 @@ impl Report<'_> {
                 "until_nothing_is_left_ms": spread(&tally.clean),
             },
             "most_at_once": tally.most,
+            "overlooked_of_what_was_left_on_purpose": tally.overlooked,
             "leaked": tally.leaked.len(),
             "doubled": tally.doubled.len(),
             "lost": tally.lost.len(),
@@ -95,6 +96,11 @@ impl Report<'_> {
         row("frames of audio", tally.frames.to_string());
         let most: Vec<_> = tally.most.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
         row("most at once", most.join(", "));
+        let overlooked = match tally.overlooked.as_slice() {
+            [] => "all of it".to_owned(),
+            kinds => format!("not {}", kinds.join(", ")),
+        };
+        row("noticed of what was left on purpose", overlooked);
         let must_be_0 = [
             ("leaked", tally.leaked.len()),
             ("doubled", tally.doubled.len()),

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{
     api::PATIENCE,
     caller::{self, Events, How, Line, Outcome, Phase, Plan},
+    control,
     dispatcher::{Dispatcher, Home},
     host::{Leak, Looker, Owners},
     random::Random,
@@ -383,6 +384,7 @@ impl Rounds<'_> {
         if !self.tally.leaked.is_empty() {
             self.home.sweep(&[])?;
         }
+        self.tally.overlooked = control::overlooked(&mut self.looker, &self.home.path)?;
         self.looker.remove_hierarchies();
         Ok(())
     }

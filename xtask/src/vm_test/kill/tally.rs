@@ -31,6 +31,8 @@ pub struct Tally {
     pub serving: Vec<Duration>,
     /// From there until nothing was left that belonged to nobody.
     pub clean: Vec<Duration>,
+    /// Kinds of things that were left on purpose at the end, and not noticed.
+    pub overlooked: Vec<&'static str>,
     /// Everything from here on must be empty. A session, and what became of it.
     pub leaked: Vec<(String, Leak)>,
     pub doubled: Vec<(String, String)>,
@@ -81,6 +83,7 @@ impl Tally {
         let seen = |kind| self.most.get(kind).is_some_and(|most| *most > 0);
         // Without these, nothing was looked at. Cgroups and networks are not on every host.
         ["run-directory", "machine-process", "relay", "relay-file"].into_iter().all(seen)
+            && self.overlooked.is_empty()
             && self.leaked.is_empty()
             && self.doubled.is_empty()
             && self.lost.is_empty()
