@@ -62,9 +62,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// What `cargo xtask test vm` asks for: each kind of death at least once.
+    /// What `cargo xtask test vm` asks for: each kind of death at least twice.
     pub fn of_tests() -> Args {
-        Args { n: 8, seed: None, json: false, yes: true }
+        Args { n: 16, seed: None, json: false, yes: true }
     }
 }
 
