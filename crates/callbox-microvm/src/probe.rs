@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::cage::TRIAL_PREFIX;
 use crate::config::{Accelerator, MachineShape, Network};
 use crate::error::{Error, chain};
 use crate::host::{Host, Processor};
@@ -200,10 +201,12 @@ async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
     outcome
 }
 
-/// Removes what probes of dead processes left behind.
+/// Removes what probes, and trials of the cage, of dead processes left behind.
 pub(crate) async fn clear_dead(layout: &Layout) -> Result<(), Error> {
     for directory in RunDir::all(layout)? {
-        let Some(process) = directory.name().strip_prefix(RUN_PREFIX) else { continue };
+        let mut prefixes = [RUN_PREFIX, TRIAL_PREFIX].into_iter();
+        let rest = prefixes.find_map(|prefix| directory.name().strip_prefix(prefix));
+        let Some(process) = rest.and_then(|rest| rest.split('-').next()) else { continue };
         if !Path::new("/proc").join(process).exists() {
             RunDir::destroy(layout, directory.name()).await?;
         }
@@ -222,13 +225,16 @@ mod tests {
         let layout = Layout::create(data.path()).expect("layout");
         let record = Record::new(Kind::Probe, Accelerator::Kvm, None, Cell::default());
         let living = format!("{RUN_PREFIX}{}", std::process::id());
+        let trying = format!("{TRIAL_PREFIX}{}-0", std::process::id());
         // Larger than any pid.
-        for name in [living.as_str(), ".probe-99999999"] {
+        for name in [living.as_str(), &trying, ".probe-99999999", ".cage-99999999-0"] {
             RunDir::create(&layout, name, &record).expect("free");
         }
         clear_dead(&layout).await.expect("cleared");
         let left = RunDir::all(&layout).expect("listed");
-        assert_eq!(left.iter().map(RunDir::name).collect::<Vec<_>>(), [living]);
+        let mut left: Vec<_> = left.iter().map(RunDir::name).collect();
+        left.sort_unstable();
+        assert_eq!(left, [trying, living]);
     }
 
     #[test]

@@ -35,12 +35,15 @@ pub(crate) use cgroup::Cgroups;
 pub(crate) use enter::{Entry, Mishap};
 pub(crate) use view::{Access, Bound, View};
 
-use crate::config::CageChoice;
+use crate::config::{Accelerator, CageChoice};
 use crate::error::{Error, chain};
 use crate::layout::Layout;
 use crate::qemu::Invocation;
 use crate::qemu::Qemu;
+use crate::run::{Kind, Record, RunDir};
 
+/// The run directory of a QEMU that is only tried out; our process id follows.
+pub(crate) const TRIAL_PREFIX: &str = ".cage-";
 /// How long a QEMU that is only tried out may take.
 const TRIAL: Duration = Duration::from_secs(20);
 
@@ -129,18 +132,37 @@ impl Cage {
     async fn try_view(&mut self, layout: &Layout, qemu: &Qemu) -> Result<(), Error> {
         self.view = Some(View::make(layout, qemu)?);
         let cell = self.assign()?;
-        self.build(&cell, Bounds { memory_bytes: 1 << 30, cpu_milli: 1000 })?;
-        let outcome = self.trial(&cell, qemu).await;
-        Cage::clear(&cell).await?;
+        // Written down like any machine: whoever dies over it leaves something that can be found.
+        let drawn = callbox_link::fresh_wake("").generation_id;
+        let name = format!("{TRIAL_PREFIX}{}-{}", std::process::id(), &drawn[..8]);
+        let record = Record::new(Kind::Probe, Accelerator::Tcg, None, cell.clone());
+        let directory = RunDir::create(layout, &name, &record)?;
+        let built = self.build(&cell, Bounds { memory_bytes: 1 << 30, cpu_milli: 1000 });
+        let outcome = match built {
+            Ok(()) => self.trial(&cell, qemu, &Invocation::mark(directory.path())).await,
+            Err(error) => Err(error),
+        };
+        RunDir::destroy(layout, &name).await?;
         outcome
     }
 
     /// Has a QEMU start in the cage, with its firmware and its emulator, and quit.
-    async fn trial(&self, cell: &Cell, qemu: &Qemu) -> Result<(), Error> {
+    async fn trial(&self, cell: &Cell, qemu: &Qemu, mark: &str) -> Result<(), Error> {
         const WORDS: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n";
         let mut command = Command::new(self.program(qemu));
         command
-            .args(["-M", "microvm", "-accel", "tcg", "-m", "128M", "-S", "-nodefaults"])
+            .args([
+                "-name",
+                mark,
+                "-M",
+                "microvm",
+                "-accel",
+                "tcg",
+                "-m",
+                "128M",
+                "-S",
+                "-nodefaults",
+            ])
             .args(["-no-user-config", "-display", "none", "-qmp", "stdio"])
             .env_clear()
             .kill_on_drop(true)

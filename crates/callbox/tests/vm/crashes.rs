@@ -1,5 +1,6 @@
 //! Dispatchers that end in the middle of things: with a warning, and without.
 
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Dispatcher, Home, PATIENCE, Started, Wire, until};
@@ -99,6 +100,36 @@ async fn a_template_is_made_whole_or_not_at_all() {
     let (session, wire) = call(&dispatcher).await;
     wire.hang_up().await;
     assert_eq!(dispatcher.end_of(&session.id).await.0, "client-left");
+    dispatcher.stop().await;
+}
+
+/// What is tried out before anything is served is written down as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_that_dies_while_it_tries_the_host_out_leaves_nothing_to_the_next_one() {
+    let home = Home::new();
+    let config = home.configure(BOTS);
+    let mut left = 0;
+    // The trial is short: whoever comes too late tries again.
+    for _ in 0..20 {
+        let mut serve = home.callbox(&["serve", "--config", config.to_str().unwrap()]);
+        serve.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        let mut trying = serve.spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(trying.stdout.take().unwrap());
+        let served = stdout.read_line(&mut line);
+        let tried = until("a qemu is tried out", PATIENCE, || home.machines() == 1);
+        tokio::select! { _ = served => {} () = tried => {} }
+        trying.kill().await.unwrap();
+        left = home.machines();
+        if left > 0 {
+            break;
+        }
+    }
+    assert_eq!(left, 1, "no dispatcher was killed in time");
+    let found = home.sweep(&["--dry-run"]).await.expect(0).json();
+    assert_eq!(found["found"][0]["kind"], "unfinished", "{found}");
+    let dispatcher = Dispatcher::ready(&home, BOTS).await;
+    assert_eq!(home.machines(), 0);
     dispatcher.stop().await;
 }
 

@@ -63,7 +63,7 @@ impl Heard {
         let was_away = self.window % 2 == 1;
         if was_away {
             self.across.push(self.longest.max(gap));
-        } else if window % 2 == 0 {
+        } else if window.is_multiple_of(2) {
             // All of it was one silence.
             self.across.push(gap);
         }

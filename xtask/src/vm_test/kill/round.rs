@@ -340,7 +340,8 @@ impl Rounds<'_> {
                 sessions: self.dispatcher.api.sessions(false)?,
                 dispatcher: Some((self.dispatcher.pid(), self.dispatcher.since_ms)),
             };
-            let leaks = seen.leaks(&owners);
+            let mut leaks = seen.leaks(&owners);
+            leaks.retain(|leak| !self.is_known(leak));
             if leaks.is_empty() {
                 return Ok(now);
             }
@@ -355,10 +356,14 @@ impl Rounds<'_> {
     /// Each is named once: it would be found again in every round.
     fn leaked(&mut self, when: &str, leaks: Vec<Leak>) {
         for leak in leaks {
-            if !self.tally.leaked.iter().any(|(_, known)| *known == leak) {
+            if !self.is_known(&leak) {
                 self.tally.leaked.push((when.to_owned(), leak));
             }
         }
+    }
+
+    fn is_known(&self, leak: &Leak) -> bool {
+        self.tally.leaked.iter().any(|(_, known)| known == leak)
     }
 
     /// The last call ends, the dispatcher too, and the host is as it was.
