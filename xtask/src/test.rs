@@ -122,6 +122,9 @@ fn vm() -> anyhow::Result<()> {
     if !vm_test::clones::check(&callbox, &data_dir, &vm_test::clones::Args::of_tests())? {
         bail!("clones of one template are not as different as they must be");
     }
+    if !vm_test::sealed::check(&callbox, &vm_test::sealed::Args::of_tests())? {
+        bail!("machines are not as sealed as they must be");
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask vm-test`: one promise about real machines each, tried, and printed as it was seen.
 
 pub mod clones;
+pub mod sealed;
 
 /// Try one promise about real machines, and print what was seen
 #[derive(Debug, clap::Args)]
@@ -12,10 +13,12 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Promise {
     Clones(clones::Args),
+    Sealed(sealed::Args),
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.promise {
         Promise::Clones(args) => clones::run(args),
+        Promise::Sealed(args) => sealed::run(args),
     }
 }
