@@ -62,7 +62,9 @@ def _packet(source: str, address: str, port: int) -> bytes:
     head = struct.pack("!HHH", SOURCE_PORT, port, length)
     datagram = head + struct.pack("!H", checksum(pseudo + head + data)) + data
     if family == socket.AF_INET6:
-        return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + own + other + datagram
+        return (
+            struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + own + other + datagram
+        )
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 1, 0, 64, socket.IPPROTO_UDP, 0)
     check = checksum(head + own + other)
     return head[:-2] + struct.pack("!H", check) + own + other + datagram

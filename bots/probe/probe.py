@@ -4,14 +4,13 @@ What surrounds the questions (HTTP, the websocket, the wake) is the bot of the i
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = ["/app", "/app/trouble"]
 
 import eats_memory
 import frames
@@ -23,15 +22,14 @@ TROUBLE = {
     "processes": "forks.py",
     "disk": "fills_disk.py",
     "log": "floods_log.py",
+    "console": "floods_log.py",
     "cpu": "burns_cpu.py",
 }
 
 
 def look(_question: dict[str, Any]) -> dict[str, Any]:
     """Who this is, and what it sees of a network."""
-    status = dict(
-        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
-    )
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "uid": status["Uid"].split()[0],
         "capabilities": status["CapEff"].strip(),
@@ -56,8 +54,10 @@ def hog(question: dict[str, Any]) -> dict[str, Any]:
         # In this process, as it is the one whose end is the end of the session.
         threading.Thread(target=eats_memory.eat, daemon=True).start()
     else:
-        program = f"/app/trouble/{TROUBLE[what]}"
-        subprocess.Popen([sys.executable, program], stdin=subprocess.DEVNULL)
+        program = [sys.executable, f"/app/trouble/{TROUBLE[what]}"]
+        # Whoever is root need not go through the agent.
+        out = os.open("/dev/ttyS0", os.O_WRONLY) if what == "console" else None
+        subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=out)
     return {"took": what}
 
 

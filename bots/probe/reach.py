@@ -10,6 +10,7 @@ from typing import Any
 
 AT_ONCE = 16
 """Attempts at the same time: most wait for an answer that never comes."""
+EVERYBODY = "0.0.0.0"  # noqa: S104 that somebody else could come is what is tried
 HEARD: list[str] = []
 """Who came to what `listen` opened."""
 
@@ -84,9 +85,9 @@ def checksum(data: bytes) -> int:
 def listen(question: dict[str, Any]) -> dict[str, Any]:
     """Open a port to everybody, by TCP and UDP."""
     port = int(question["port"])
-    server = socket.create_server(("0.0.0.0", port))
+    server = socket.create_server((EVERYBODY, port))
     wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    wire.bind(("0.0.0.0", port))
+    wire.bind((EVERYBODY, port))
 
     def accept() -> None:
         while True:

@@ -10,17 +10,19 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::{
+    QUIET, ROOT,
     call::{Api, Call},
     machine::{Machine, field_of},
     report::Finding,
 };
 
 /// What a bot can take too much of, and how its session ends if it does so by that.
-const HOGS: [(&str, Option<&str>); 5] = [
+const HOGS: [(&str, Option<&str>); 6] = [
     ("memory", Some("bot-out-of-memory")),
     ("processes", None),
     ("disk", None),
     ("log", None),
+    ("console", None),
     ("cpu", None),
 ];
 /// How long the neighbour is listened to, before and during.
@@ -30,6 +32,10 @@ const DURING: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_millis(40);
 /// What a session's log may have, and what its last line may be too much.
 const LOG_BYTES: u64 = (8 << 20) + (64 << 10);
+/// Threads of a QEMU, at most.
+const MAX_PIDS: u64 = 128;
+/// What the dispatcher may take more for a session: the log that it keeps of it, twice.
+const RSS_MORE_KIB: u64 = 32 << 10;
 /// How long a bot that the kernel ends may take to end its session.
 const END_MS: u64 = 60_000;
 
@@ -51,6 +57,15 @@ impl Spread {
     fn json(&self) -> Value {
         json!({ "n": self.0.len(), "p50": self.at(50), "p95": self.at(95), "max": self.at(100) })
     }
+}
+
+/// What was heard and seen for a while.
+#[derive(Default)]
+struct Heard {
+    echo: Spread,
+    api: Spread,
+    memory_peak: Option<u64>,
+    pids: Option<u64>,
 }
 
 /// What one hog did to others.
@@ -116,7 +131,6 @@ pub struct Ground<'a> {
     pub api: &'a Api,
     pub data_dir: &'a Path,
     pub dispatcher: u32,
-    pub bot: &'a str,
 }
 
 impl Ground<'_> {
@@ -146,19 +160,16 @@ impl Ground<'_> {
         neighbour: &mut Call<'_>,
         found: &mut Vec<Finding>,
     ) -> anyhow::Result<Hog> {
-        let mut call = self.api.call(self.bot)?;
+        // The console is its own bot's only for who is root.
+        let mut call = self.api.call(if what == "console" { ROOT } else { QUIET })?;
         // Once it has answered it is as quiet as its neighbour.
         call.echo()?;
         let machine = Machine::of(self.data_dir, &call.view()?)?;
         let rss_before = self.rss_kib();
-        let (echo_before, api_before) = self.listen(neighbour, BEFORE)?;
+        let memory_limit = machine.cgroup_number(&["memory.max", "memory.limit_in_bytes"]);
+        let before = self.listen(neighbour, &machine, BEFORE)?;
         call.say(&json!({ "do": "hog", "what": what }))?;
-        let (echo_during, api_during) = self.listen(neighbour, DURING)?;
-        let peak = &["memory.peak", "memory.max_usage_in_bytes"];
-        let limit = &["memory.max", "memory.limit_in_bytes"];
-        let memory_peak = machine.cgroup_number(peak);
-        let memory_limit = machine.cgroup_number(limit);
-        let pids = machine.cgroup_number(&["pids.current"]);
+        let during = self.listen(neighbour, &machine, DURING)?;
         let session = match code {
             Some(_) => call.end(END_MS)?,
             None => call.hang_up()?,
@@ -166,14 +177,14 @@ impl Ground<'_> {
         let end = session["end_reason"]["code"].as_str().unwrap_or("no end").to_owned();
         let hog = Hog {
             what,
-            echo_before,
-            echo_during,
-            api_before,
-            api_during,
+            echo_before: before.echo,
+            echo_during: during.echo,
+            api_before: before.api,
+            api_during: during.api,
             rss_kib: [rss_before, self.rss_kib()],
-            memory_peak,
+            memory_peak: during.memory_peak,
             memory_limit,
-            pids,
+            pids: during.pids,
             end,
         };
         found.extend(self.judge(&hog, code, &session, &machine)?);
@@ -193,13 +204,15 @@ impl Ground<'_> {
         };
         let expected = code.unwrap_or("client-left");
         note(&format!("ends as {expected}"), hog.end.clone(), hog.end == expected);
-        // One that has ended by itself has taken its cgroup along.
         if let (Some(peak), Some(limit)) = (hog.memory_peak, hog.memory_limit) {
             note("within its memory", format!("{peak} of {limit}"), peak <= limit);
         }
         if let Some(pids) = hog.pids {
-            note("within its processes", pids.to_string(), pids <= 128);
+            note("within its processes", pids.to_string(), pids <= MAX_PIDS);
         }
+        let [before, after] = hog.rss_kib;
+        let rss = format!("{before} KiB, then {after} KiB");
+        note("the dispatcher's memory", rss, after < before + RSS_MORE_KIB);
         let left = machine.cgroups();
         let gone = !machine.alive() && left.is_empty();
         note("its machine is gone", format!("{left:?}"), gone);
@@ -211,18 +224,16 @@ impl Ground<'_> {
         Ok(found)
     }
 
-    /// Talks to the neighbour and to the dispatcher for a while.
-    fn listen(&self, neighbour: &mut Call<'_>, long: Duration) -> anyhow::Result<(Spread, Spread)> {
+    /// Talks to the neighbour and to the dispatcher for a while, with an eye on the hog's machine.
+    fn listen(
+        &self,
+        neighbour: &mut Call<'_>,
+        machine: &Machine,
+        long: Duration,
+    ) -> anyhow::Result<Heard> {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let api = scope.spawn(|| {
-                let mut times = Vec::new();
-                while !over.load(Ordering::Relaxed) {
-                    times.push(self.api.healthz()?);
-                    std::thread::sleep(EVERY * 2);
-                }
-                anyhow::Ok(times)
-            });
+            let heard = scope.spawn(|| self.watch(machine, &over));
             let began = Instant::now();
             let mut echoes = || -> anyhow::Result<Vec<Duration>> {
                 let mut times = Vec::new();
@@ -235,9 +246,23 @@ impl Ground<'_> {
             };
             let echoes = echoes();
             over.store(true, Ordering::Relaxed);
-            let api = api.join().expect("it does not panic")?;
-            Ok((Spread::of(echoes?), Spread::of(api)))
+            let heard = heard.join().expect("it does not panic")?;
+            Ok(Heard { echo: Spread::of(echoes?), ..heard })
         })
+    }
+
+    /// Asks the dispatcher whether it is there, until told otherwise. A hog may end before that,
+    /// and its cgroup with it, so this is where its bounds are read.
+    fn watch(&self, machine: &Machine, over: &AtomicBool) -> anyhow::Result<Heard> {
+        let (mut heard, mut api) = (Heard::default(), Vec::new());
+        while !over.load(Ordering::Relaxed) {
+            api.push(self.api.healthz()?);
+            let peak = machine.cgroup_number(&["memory.peak", "memory.max_usage_in_bytes"]);
+            heard.memory_peak = heard.memory_peak.max(peak);
+            heard.pids = heard.pids.max(machine.cgroup_number(&["pids.current"]));
+            std::thread::sleep(EVERY * 2);
+        }
+        Ok(Heard { api: Spread::of(api), ..heard })
     }
 
     fn dispatcher_answers(&self) -> bool {

@@ -88,7 +88,7 @@ fn expected(machine: &Machine, number: &str, target: &str, writable: bool) -> (b
         _ if target.starts_with("/memfd:") => sealed(machine, number),
         _ if target.starts_with("socket:") => known("a socket that the dispatcher made"),
         _ if target.starts_with("anon_inode:") => known("of the kernel's event loop"),
-        _ if target.starts_with("pipe:") => known("a pipe to the dispatcher"),
+        _ if number == "2" && target.starts_with("pipe:") => known("its complaints"),
         "/dev/null" | "/dev/net/tun" | "/dev/kvm" => known("a device that it needs"),
         _ if target.ends_with("rootfs") || target.ends_with("rootfs.erofs") => {
             (!writable, format!("the image, writable: {writable}"))

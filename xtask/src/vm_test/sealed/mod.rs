@@ -137,6 +137,8 @@ fn play(
     let key = demo::key(callbox, data_dir)?;
     let config = configuration(data_dir, stage.is_some())?;
     let arguments = ["--config", text(&config)];
+    // As whoever starts a dispatcher may leave it one: open in every child, unless it sees to it.
+    let _stray = rustix::pipe::pipe().context("cannot make a pipe")?;
     // At every address of its host, so that there is something to be reached.
     let mut dispatcher = Dispatcher::start_with(callbox, data_dir, "0.0.0.0:0", &arguments)?;
     dispatcher.wait_until_ready()?;
@@ -157,7 +159,7 @@ fn play(
     eprintln!("── a probe without a network");
     quiet(&mut neighbour, stage, report)?;
     around(&[&Machine::of(data_dir, &neighbour.view()?)?], report);
-    let ground = Ground { api: &api, data_dir, dispatcher: dispatcher.pid(), bot: QUIET };
+    let ground = Ground { api: &api, data_dir, dispatcher: dispatcher.pid() };
     let (hogs, found) = ground.hogs(&mut neighbour)?;
     report.hogs = hogs;
     report.findings.extend(found);
@@ -277,9 +279,11 @@ fn configuration(data_dir: &Path, network: bool) -> anyhow::Result<PathBuf> {
         text += &format!(
             "[bots.{OPEN}]\nnetwork = \"internet\"\n\
              [bots.{LISTED}]\nnetwork = \"internet\"\nallow = [\"{}:80\"]\n\
-             [bots.{ROOT}]\nimage = \"probe-root\"\nnetwork = \"internet\"\n",
+             [bots.{ROOT}]\nnetwork = \"internet\"\nimage = \"probe-root\"\n",
             stage::OPEN[0],
         );
+    } else {
+        text += &format!("[bots.{ROOT}]\nimage = \"probe-root\"\n");
     }
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)

@@ -33,8 +33,9 @@ impl Allowed {
         let every = |ports: &[u16]| -> Vec<(&'static str, u16)> {
             OPEN.iter().flat_map(|to| ports.iter().map(move |port| (*to, *port))).collect()
         };
-        let udp = [every(&UDP), vec![(NAMES, 53)]].concat();
-        Allowed { tcp: every(&TCP), udp, icmp: OPEN.to_vec() }
+        let names = vec![(NAMES, 53)];
+        let tcp = [every(&TCP), names.clone()].concat();
+        Allowed { tcp, udp: [every(&UDP), names].concat(), icmp: OPEN.to_vec() }
     }
 
     /// One port of one place.
@@ -54,7 +55,7 @@ impl Allowed {
     fn explains(&self, Arrival { way, to, .. }: &Arrival) -> bool {
         let address = to.ip().to_string();
         // Who asks the resolver inside arrives at the one outside.
-        let names = *way == "udp" && address == RESOLVER && to.port() == 53;
+        let names = address == RESOLVER && to.port() == 53;
         (names && self.udp.contains(&(NAMES, 53))) || self.has(way, &address, Some(to.port()))
     }
 }
