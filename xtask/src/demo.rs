@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The demo's own key: made once, kept where only we can read it.
-fn key(callbox: &Path, data_dir: &Path) -> anyhow::Result<String> {
+pub fn key(callbox: &Path, data_dir: &Path) -> anyhow::Result<String> {
     let path = data_dir.join("demo.key");
     if let Ok(key) = std::fs::read_to_string(&path) {
         return Ok(key.trim().to_owned());
@@ -188,6 +188,11 @@ impl Dispatcher {
         let mut answer = String::new();
         std::io::Read::read_to_string(&mut stream, &mut answer).ok()?;
         serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it as Ctrl-C does, and waits.

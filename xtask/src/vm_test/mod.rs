@@ -2,6 +2,7 @@
 
 pub mod clones;
 pub mod kill;
+pub mod sealed;
 
 /// Try one promise about real machines, and print what was seen
 #[derive(Debug, clap::Args)]
@@ -14,11 +15,13 @@ pub struct Args {
 enum Promise {
     Clones(clones::Args),
     Kill(kill::Args),
+    Sealed(sealed::Args),
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.promise {
         Promise::Clones(args) => clones::run(args),
         Promise::Kill(args) => kill::run(args),
+        Promise::Sealed(args) => sealed::run(args),
     }
 }

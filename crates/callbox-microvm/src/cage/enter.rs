@@ -55,7 +55,7 @@ pub(crate) struct Mishap {
 }
 
 /// The steps, in order; their numbers go through the pipe.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     "enter its cgroups",
     "have namespaces of its own",
     "have a user namespace of its own",
@@ -65,6 +65,7 @@ const STEPS: [&str; 9] = [
     "leave the host's files",
     "have limits",
     "give up all rights",
+    "leave descriptors that are not its own",
 ];
 
 impl Entry {
@@ -106,6 +107,7 @@ impl Entry {
             self.separate()?;
             view.mount()?;
         }
+        keep_no_descriptors().map_err(at(9))?;
         limit().map_err(at(7))?;
         self.give_up().map_err(at(8))
     }
@@ -238,6 +240,30 @@ impl Mishap {
 
 fn at(step: u8) -> impl FnOnce(Errno) -> (u8, Errno) {
     move |errno| (step, errno)
+}
+
+/// Whoever started the dispatcher may have left it descriptors that stay open in every child: a log
+/// file, a pipe, a lock. They end with `exec`; those that are the machine's are put in their
+/// places after this.
+#[allow(unsafe_code)]
+fn keep_no_descriptors() -> Result<(), Errno> {
+    use nix::libc;
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: a system call with three numbers. It marks descriptors and closes none.
+    let marked = unsafe {
+        libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if marked == 0 {
+        return Ok(());
+    }
+    // Kernels before 5.11 do not know it: one by one.
+    let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    for number in FIRST..libc::c_uint::try_from(limit).unwrap_or(libc::c_uint::MAX) {
+        // SAFETY: a system call with three numbers; one that is not open is an error that does
+        // not matter.
+        unsafe { libc::fcntl(number.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// No core dumps (what a session said is in there), and few files.

@@ -11,6 +11,9 @@ use super::{processes_of, start};
 /// All of it as root, on a host with cgroups: what is missing is said by the host itself.
 pub async fn qemu_is_caged(host: &Host, image: &Image, template: &Template) {
     assert_eq!(host.not_enforced(), [""; 0], "this host cannot cage its machines");
+    // As whoever starts a dispatcher may leave it one: open in every child.
+    let (stray, _stray) = rustix::pipe::pipe().unwrap();
+    let stray = rustix::fs::fstat(&stray).unwrap().st_ino;
     let _one = start(host, "caged-1", From::Clone(template.clone()), image).await;
     let _two = start(host, "caged-2", From::Clone(template.clone()), image).await;
     let (one, two) = (Process::of(host, "caged-1"), Process::of(host, "caged-2"));
@@ -30,6 +33,8 @@ pub async fn qemu_is_caged(host: &Host, image: &Image, template: &Template) {
         assert_eq!(process.sees("/m/out"), [""; 0], "a clone has nothing to write to");
         assert!(process.limit("Max core file size").starts_with('0'));
         assert_eq!(process.devices(), ["lo"]);
+        let stray = format!("pipe:[{stray}]");
+        assert!(!process.descriptors().contains(&stray), "it inherited {stray}");
     }
     assert_ne!(one.status("Uid"), two.status("Uid"), "two machines share a user");
     let cgroups = one.cgroups();
@@ -75,6 +80,12 @@ impl Process {
 
     fn sees(&self, directory: &str) -> Vec<String> {
         super::entries(&self.file("root").join(directory.trim_start_matches('/')))
+    }
+
+    /// What is behind its open descriptors.
+    fn descriptors(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.file("fd")).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| fs::read_link(path).unwrap().to_string_lossy().into_owned()).collect()
     }
 
     fn devices(&self) -> Vec<String> {
