@@ -22,7 +22,7 @@ use crate::qemu::command::STATE_FD;
 use crate::qmp::{Qmp, QmpError};
 use crate::run::vm::{Launch, connect};
 use crate::run::{Record, RunDir, Vm};
-use crate::template::Template;
+use crate::template::{Raw, Template};
 
 /// On top of the bot's own time to become ready: the agent answers when that is over.
 const PREPARE_GRACE: Duration = Duration::from_secs(5);
@@ -37,6 +37,8 @@ pub(crate) struct Boot<'a> {
     pub invocation: &'a Invocation,
     /// What it is a clone of.
     pub template: Option<&'a Template>,
+    /// What it writes its memory to, if it becomes a template.
+    pub becomes: Option<&'a Raw>,
 }
 
 impl Boot<'_> {
@@ -133,6 +135,7 @@ impl Boot<'_> {
             directory: self.directory,
             invocation: self.invocation,
             template: self.template,
+            becomes: self.becomes,
             record: self.record,
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callbox_link::Link;
@@ -34,7 +35,9 @@ pub struct Host {
     pub(crate) cage: Cage,
     pub(crate) networks: Networks,
     /// Templates that are held in memory, by id.
-    pub(crate) opened: tokio::sync::Mutex<BTreeMap<String, Template>>,
+    pub(crate) opened: Mutex<BTreeMap<String, Template>>,
+    /// Held while one is opened: reading the same template twice at once would hold it twice.
+    pub(crate) opening: tokio::sync::Mutex<()>,
     files: BootFiles,
     processor: Processor,
 }
@@ -83,8 +86,9 @@ impl Host {
         let networks = Networks::open(layout.root(), config.network.clone())?;
         let processor = Processor { accelerator: Accelerator::Tcg, cpu: "max".to_owned() };
         let cage = Cage::find(&layout, &qemu, config.cage).await?;
-        let opened = tokio::sync::Mutex::default();
-        let mut host = Host { config, layout, qemu, cage, networks, opened, files, processor };
+        let (opened, opening) = (Mutex::default(), tokio::sync::Mutex::default());
+        let mut host =
+            Host { config, layout, qemu, cage, networks, opened, opening, files, processor };
         if host.config.accelerator != AcceleratorChoice::Tcg {
             match probe::kvm(&host).await? {
                 Ok(processor) => host.processor = processor,

@@ -15,11 +15,12 @@ use serde::Serialize;
 use crate::cage::{Cage, Cell, Cgroups};
 use crate::error::Error;
 use crate::layout::Layout;
+use crate::lock::FileLock;
 use crate::net;
 use crate::qemu::Invocation;
 use crate::run::process::{self, Identity};
 use crate::run::{Kind, RunDir};
-use crate::template::BAKING;
+use crate::template::{BAKING, RUN_PREFIX};
 
 /// Something that is left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -80,6 +81,10 @@ pub async fn find(
     let mut left: Vec<Leftover> = directories
         .iter()
         .filter(|directory| !claimed(directory.name()))
+        .filter(|directory| {
+            let id = directory.name().strip_prefix(RUN_PREFIX);
+            id.is_none_or(|id| !is_being_made(&layout, id))
+        })
         .map(|directory| {
             let kind = match directory.record().map(|record| record.kind) {
                 Some(Kind::Reserve) => LeftoverKind::Reserve,
@@ -115,6 +120,12 @@ pub async fn find(
     Ok(left)
 }
 
+/// Whether somebody makes this template just now: `callbox template bake`, say.
+fn is_being_made(layout: &Layout, id: &str) -> bool {
+    let lock = layout.templates().join(format!("{id}.lock"));
+    lock.exists() && matches!(FileLock::try_exclusive(&lock), Ok(None))
+}
+
 /// Directories of templates that were never finished, or never wholly removed.
 fn staging(layout: &Layout) -> Result<Vec<Leftover>, Error> {
     let root = layout.templates();
@@ -122,7 +133,8 @@ fn staging(layout: &Layout) -> Result<Vec<Leftover>, Error> {
     let unfinished = entries.flatten().filter(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        name.starts_with(BAKING) || name.starts_with(".removed-")
+        let dead = |id| !is_being_made(layout, id);
+        name.strip_prefix(BAKING).map_or_else(|| name.starts_with(".removed-"), dead)
     });
     Ok(unfinished
         .map(|entry| Leftover {

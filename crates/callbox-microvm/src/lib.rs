@@ -43,6 +43,7 @@ pub use config::{
 pub use error::{Error, chain};
 pub use host::{Host, Running};
 pub use layout::check_name;
+pub use net::NetError;
 pub use reserve::Parked;
 pub use run::{pidfd::Alive, process::Identity, vm::OWN_MEMORY_MIB};
 pub use start::{From, Start, Started};

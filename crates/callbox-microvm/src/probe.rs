@@ -190,6 +190,7 @@ async fn probe(host: &Host, processor: &Processor) -> Result<(), Error> {
             directory: &directory,
             invocation: &invocation,
             template: None,
+            becomes: None,
             record: &record,
         };
         let vm = launch.spawn().await?;

@@ -116,6 +116,7 @@ impl Host {
             record: &record,
             invocation: &invocation,
             template,
+            becomes: None,
         };
         let mut watch = StopWatch::new();
         let parking = async {
@@ -174,9 +175,15 @@ impl Host {
         check_name(name)?;
         let mut watch = StopWatch::new();
         let Parked { directory, record, vm, link, mut qmp, .. } = parked;
-        let directory = directory.rename(&self.layout, name)?;
+        let directory = match directory.rename(&self.layout, name) {
+            Ok(renamed) => renamed,
+            Err(error) => {
+                drop(vm);
+                RunDir::destroy(&self.layout, directory.name()).await?;
+                return Err(error);
+            }
+        };
         let claiming = async {
-            directory.write(&Record { kind: Kind::Machine, ..record })?;
             watch.mark("claim");
             let going_on = async {
                 let outcome = qmp.execute("cont", Value::Null).await;
@@ -185,6 +192,9 @@ impl Host {
             vm.within("go on", MONITOR, going_on).await?;
             watch.mark("resume");
             wake(&vm, &link, name, &self.config).await?;
+            // Only now is it a machine that a dispatcher may adopt: until here it was awake from
+            // a rehearsal, and whoever finds it like that destroys it.
+            directory.write(&Record { kind: Kind::Machine, ..record })?;
             watch.mark("wake");
             Ok(())
         };

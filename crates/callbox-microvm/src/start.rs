@@ -111,7 +111,14 @@ impl Host {
         let memory = template.map_or(Memory::Fresh, |_| Memory::CopyOnWrite);
         let invocation =
             self.invocation(directory, &start.shape, memory, Some(&start.image.rootfs));
-        let boot = Boot { host: self, directory, record, invocation: &invocation, template };
+        let boot = Boot {
+            host: self,
+            directory,
+            record,
+            invocation: &invocation,
+            template,
+            becomes: None,
+        };
         let (vm, link) = boot.up(&start.prepare, &start.name, &mut watch).await?;
         vm.release();
         Ok(Started { link, accelerator: self.accelerator(), stages: watch.stages })

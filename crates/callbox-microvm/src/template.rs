@@ -27,10 +27,11 @@ mod bake;
 mod manifest;
 mod sealed;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -43,9 +44,12 @@ use crate::lock::FileLock;
 use crate::run::RunDir;
 use callbox_protocol::agent::Prepare;
 
-pub(crate) use bake::BAKING;
+pub(crate) use bake::{BAKING, RUN_PREFIX};
 pub use manifest::Manifest;
-pub(crate) use sealed::Sealed;
+pub(crate) use sealed::{Raw, Sealed};
+
+/// How long whoever waits for a template's lock waits before asking again.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A template that can be cloned: checked, and held in memory.
 #[derive(Clone, Debug)]
@@ -236,9 +240,8 @@ impl Host {
     /// The template `id` if it is on the disk: opened, and kept open from now on. One that is
     /// damaged is removed, so that it is made again.
     pub(crate) async fn open_template(&self, id: &str) -> Result<Option<Template>, Error> {
-        // One at a time: reading the same template twice at once would hold it twice.
-        let mut opened = self.opened.lock().await;
-        if let Some(template) = opened.get(id) {
+        let _opening = self.opening.lock().await;
+        if let Some(template) = self.opened().get(id) {
             return Ok(Some(template.clone()));
         }
         let directory = self.layout.templates().join(id);
@@ -248,7 +251,7 @@ impl Host {
         });
         match opening.await.expect("reading a template does not panic") {
             Ok(Some(template)) => {
-                opened.insert(id.to_owned(), template.clone());
+                self.opened().insert(id.to_owned(), template.clone());
                 Ok(Some(template))
             }
             Ok(None) => Ok(None),
@@ -270,10 +273,8 @@ impl Host {
         if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) || id.is_empty() {
             return Err(Error::Template { id: id.to_owned(), why: "it is no template id".into() });
         }
-        let path = self.template_lock(id);
-        let lock = tokio::task::spawn_blocking(move || FileLock::exclusive(&path));
-        let _lock = lock.await.expect("locking a file does not panic")?;
-        self.opened.lock().await.remove(id);
+        let _lock = self.lock_template(id).await?;
+        self.opened().remove(id);
         self.remove_files(id)
     }
 
@@ -286,6 +287,34 @@ impl Host {
             Ok(()) => fs::remove_dir_all(&removed).map_err(Error::io("remove", &removed)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::io("remove", &directory)(error)),
+        }
+    }
+
+    /// How much memory the templates hold that were opened here, in bytes.
+    #[must_use]
+    pub fn templates_hold_bytes(&self) -> u64 {
+        self.opened().values().map(Template::held_bytes).sum()
+    }
+
+    /// Lets go of templates that somebody else has removed since they were opened.
+    pub fn let_go_of_removed_templates(&self) {
+        let is_there =
+            |id: &String| self.layout.templates().join(id).join("template.json").exists();
+        self.opened().retain(|id, _| is_there(id));
+    }
+
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<String, Template>> {
+        self.opened.lock().expect("no panic while held")
+    }
+
+    /// Waits for the lock on everything about the template `id`. By asking again, and not in a
+    /// thread: however many wait while a template is made, they hold up nobody else.
+    pub(crate) async fn lock_template(&self, id: &str) -> Result<FileLock, Error> {
+        loop {
+            if let Some(lock) = FileLock::try_exclusive(&self.template_lock(id))? {
+                return Ok(lock);
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Local {
     reserves: Reserves,
     /// What the machines that were asked for here take, by name.
     costs: Mutex<BTreeMap<String, Cost>>,
+    /// What the largest machine of any bot takes.
+    largest: Mutex<Cost>,
 }
 
 impl Local {
@@ -65,6 +67,7 @@ impl Local {
             budget,
             reserves: Reserves::new(),
             costs: Mutex::default(),
+            largest: Mutex::default(),
         })
     }
 
@@ -132,7 +135,10 @@ impl Local {
     /// A machine of this name that runs already, from before a restart: it was awake when it was
     /// left, or it is not taken.
     async fn adopt(&self, name: &str, bot: &BotMachine) -> Result<Option<Started>, Fault> {
-        let Some(found) = self.host.find(name).map_err(fault)? else { return Ok(None) };
+        let Some(found) = self.host.find(name).map_err(fault)? else {
+            // A destroy of that name that was cut short comes to its end; nothing else happens.
+            return self.host.destroy(name).await.map(|()| None).map_err(fault);
+        };
         let accelerator = found.accelerator.filter(|_| found.alive);
         let awake = match accelerator {
             None => None,
@@ -241,6 +247,12 @@ impl Provider for Local {
             }
             Err(error) => tracing::warn!(error = %chain(&error), "an old reserve is left over"),
         }
+        let costs = bots.iter().map(|bot| self.cost(bot));
+        let largest = costs.fold(Cost::default(), |most, cost| Cost {
+            memory_mib: most.memory_mib.max(cost.memory_mib),
+            cpus: most.cpus.max(cost.cpus),
+        });
+        *self.largest.lock().expect("no panic while held") = largest;
         reserve::tend(&self.reserves, bots, self).await;
     }
 

@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_secs(2);
 /// Longest rest after a machine was made or could not be, so that calls under way keep most of
 /// the processors.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// How long starts that follow each other may keep a machine from being made.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a bot whose machine could not be made is left alone, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
 
@@ -146,11 +148,17 @@ pub(super) async fn tend(reserves: &Reserves, bots: &[Arc<BotMachine>], maker: &
         let pool = Pool::new(Arc::clone(bot));
         reserves.pools().entry(bot.bot.clone()).or_insert(pool);
     }
+    let mut last_made = Instant::now();
     loop {
-        let rest = match next(reserves, maker) {
-            Some(bot) => fill(reserves, &bot, maker).await,
+        let rest = match next(reserves, maker, last_made.elapsed()) {
+            Some(bot) => {
+                let rest = fill(reserves, &bot, maker).await;
+                last_made = Instant::now();
+                rest
+            }
             None => TICK,
         };
+        maker.host().let_go_of_removed_templates();
         for parked in surplus(reserves) {
             discard(maker.host(), parked).await;
         }
@@ -159,9 +167,11 @@ pub(super) async fn tend(reserves: &Reserves, bots: &[Arc<BotMachine>], maker: &
     }
 }
 
-/// The bot that lacks most, unless somebody starts just now or nothing fits.
-fn next(reserves: &Reserves, maker: &impl Maker) -> Option<Arc<BotMachine>> {
-    if *reserves.starting.lock().expect("no panic while held") > 0 {
+/// The bot that lacks most, unless somebody starts just now or nothing fits. Where somebody
+/// always starts, it has waited long enough after a while: an empty reserve is why.
+fn next(reserves: &Reserves, maker: &impl Maker, waited: Duration) -> Option<Arc<BotMachine>> {
+    let starting = *reserves.starting.lock().expect("no panic while held");
+    if starting > 0 && waited < LONGEST_WAIT {
         return None;
     }
     let now = reserves.began.elapsed();

@@ -5,22 +5,15 @@ use std::sync::Arc;
 use callbox_microvm::{Accelerator, OWN_MEMORY_MIB};
 
 use super::Local;
-use crate::{Admission, BotMachine, Claim, Cost, StartFrom};
+use crate::{Admission, BotMachine, Claim, Cost};
 
 impl Local {
-    /// What these machines and their templates take, and the template of one more.
-    fn held(&self, machines: &[&Arc<BotMachine>], next: &Arc<BotMachine>) -> Vec<Cost> {
-        let mut held: Vec<Cost> = machines.iter().map(|bot| self.cost(bot)).collect();
-        // A template is memory too, once for all its clones.
-        let mut templates: Vec<&str> = Vec::new();
-        let bots = machines.iter().copied().chain([next]);
-        for bot in bots.filter(|bot| bot.start == StartFrom::Clone) {
-            if !templates.contains(&bot.bot.as_str()) {
-                templates.push(&bot.bot);
-                held.push(Cost { memory_mib: bot.memory_mib.into(), cpus: 0 });
-            }
-        }
-        held
+    /// What these machines take, and all templates: those are in memory whether or not a machine
+    /// of theirs is.
+    fn held(&self, machines: &[&Arc<BotMachine>]) -> Vec<Cost> {
+        let templates = self.host.templates_hold_bytes().div_ceil(1 << 20);
+        let templates = Cost { memory_mib: templates, cpus: 0 };
+        machines.iter().map(|bot| self.cost(bot)).chain([templates]).collect()
     }
 
     /// What a machine of this bot takes, at its worst.
@@ -50,9 +43,9 @@ impl Local {
         let reserved = self.reserves.machines();
         let claimed = claimed.iter().map(|claim| &claim.spec.bot);
         let bots: Vec<&Arc<BotMachine>> = claimed.chain(&reserved).collect();
-        match self.budget.admit(self.held(&bots, next), self.cost(next)) {
+        match self.budget.admit(self.held(&bots), self.cost(next)) {
             Admission::Full { detail } => {
-                match self.budget.admit(self.held(&[], next), self.cost(next)) {
+                match self.budget.admit(self.held(&[]), self.cost(next)) {
                     // Even alone with its template.
                     Admission::Full { detail } => Admission::Never { detail },
                     _ => Admission::Full { detail },
@@ -66,10 +59,11 @@ impl Local {
     pub(super) fn room_in_reserve(&self, bot: &Arc<BotMachine>) -> bool {
         let Ok(machines) = self.host.names() else { return false };
         let costs = self.costs();
-        // One from before a restart, of which nothing is known: as much as this one.
-        let live = machines.iter().map(|name| costs.get(name).copied().unwrap_or(self.cost(bot)));
+        // One from before a restart, of which nothing is known: as much as any.
+        let largest = *self.largest.lock().expect("no panic while held");
+        let live = machines.iter().map(|name| costs.get(name).copied().unwrap_or(largest));
         let reserved = self.reserves.machines();
-        let waiting = self.held(&reserved.iter().collect::<Vec<_>>(), bot);
+        let waiting = self.held(&reserved.iter().collect::<Vec<_>>());
         let held: Vec<Cost> = live.chain(waiting).collect();
         self.budget.admit(held, self.cost(bot)) == Admission::Granted
     }

@@ -30,6 +30,10 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the kernel says of a cgroup that is being removed.
 const GONE: i32 = rustix::io::Errno::NODEV.raw_os_error();
+/// A machine past its bound is ended; it does not fill the host's swap first.
+const SWAP_2: &str = "memory.swap.max";
+/// Memory and swap together, in version 1.
+const SWAP_1: &str = "memory.memsw.limit_in_bytes";
 /// Period of the processor's bound, in microseconds.
 const PERIOD_US: u64 = 100_000;
 
@@ -214,6 +218,7 @@ fn version_2(bounds: Bounds, pids: u64) -> Vec<(&'static str, &'static str, Stri
         ("cpu", "cpu.max", format!("{quota} {PERIOD_US}")),
         ("memory", "memory.max", bounds.memory_bytes.to_string()),
         ("memory", "memory.oom.group", "1".to_owned()),
+        ("memory", SWAP_2, "0".to_owned()),
         ("pids", "pids.max", pids.to_string()),
     ]
 }
@@ -224,11 +229,17 @@ fn version_1(bounds: Bounds, pids: u64) -> Vec<(&'static str, &'static str, Stri
         ("cpu", "cpu.cfs_period_us", PERIOD_US.to_string()),
         ("cpu", "cpu.cfs_quota_us", quota.to_string()),
         ("memory", "memory.limit_in_bytes", bounds.memory_bytes.to_string()),
+        ("memory", SWAP_1, bounds.memory_bytes.to_string()),
         ("pids", "pids.max", pids.to_string()),
     ]
 }
 
 fn set(path: &Path, text: &str) -> Result<(), Error> {
+    // A kernel that does not count swap has no such file.
+    let counts_swap = path.ends_with(SWAP_1) || path.ends_with(SWAP_2);
+    if counts_swap && !path.exists() {
+        return Ok(());
+    }
     fs::write(path, text).map_err(Error::io("set", path))
 }
 

@@ -191,7 +191,6 @@ impl Mount {
         let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NOEXEC;
         match bound.access {
             Access::Read => flags |= MountFlags::RDONLY | MountFlags::NODEV,
-            Access::Write => flags |= MountFlags::NODEV,
             Access::Device => {}
         }
         Mount { from: c_path(&bound.from), to: c_path(&base.join(&bound.to)), flags }

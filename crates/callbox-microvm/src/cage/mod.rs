@@ -109,10 +109,23 @@ impl Cage {
             }
         } else {
             cage.missing.push(
-                "not root: machines share the dispatcher's user id, and have no cgroup of their own".to_owned(),
+                "not root: machines share the dispatcher's user id, so that one that was taken over \
+                 sees and can end its processes, and they have no cgroup of their own"
+                    .to_owned(),
             );
         }
-        match cage.try_view(layout, qemu).await {
+        if root && !hides_processes() {
+            cage.missing.push("a kernel before 5.8: machines see the host's processes".to_owned());
+        }
+        let mut tried = cage.try_view(layout, qemu).await;
+        if tried.is_err()
+            && let Some(view) = &cage.view
+        {
+            // It may be the view: one that was cut short by a power failure looks whole.
+            view.forget()?;
+            tried = cage.try_view(layout, qemu).await;
+        }
+        match tried {
             Ok(()) => {}
             Err(error) => {
                 cage.view = None;
@@ -252,15 +265,6 @@ impl Cage {
         Entry::prepare(base, cell, bound)?.register(command)
     }
 
-    /// Gives the cell's user what it must write to.
-    ///
-    /// # Errors
-    /// When the owner cannot be changed.
-    pub fn give(cell: &Cell, path: &Path) -> Result<(), Error> {
-        let Some(uid) = cell.uid else { return Ok(()) };
-        std::os::unix::fs::chown(path, Some(uid), Some(uid)).map_err(Error::io("hand over", path))
-    }
-
     /// Ends whatever is left in the cell and removes it.
     ///
     /// # Errors
@@ -268,6 +272,14 @@ impl Cage {
     pub async fn clear(cell: &Cell) -> Result<(), Error> {
         cgroup::clear(&cell.cgroups).await
     }
+}
+
+/// Whether the kernel can show a machine its own processes only (Linux 5.8).
+fn hides_processes() -> bool {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 8)
 }
 
 /// For the machines' users; other users do not reach the data directory.

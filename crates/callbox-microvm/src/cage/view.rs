@@ -6,7 +6,7 @@
 //!     lib…, usr/lib…              the libraries that its loader names, and its emulator
 //!     usr/share/qemu/             the firmware of a microvm
 //!     proc/ dev/null dev/kvm      mount points
-//!     m/kernel m/initramfs m/rootfs m/out/
+//!     m/kernel m/initramfs m/rootfs
 //! ```
 //!
 //! Each machine binds its own files onto `m/` in a mount namespace of its own; on the host the
@@ -24,10 +24,10 @@ use crate::config::Accelerator;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::lock::FileLock;
-use crate::qemu::{Invocation, Memory, Qemu};
+use crate::qemu::{Invocation, Qemu};
 
 /// Raised when views made by older code must not be used by this one.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Firmware that a microvm may load, from QEMU's data directories.
 const FIRMWARE: &[&str] = &[
     "bios-microvm.bin",
@@ -41,8 +41,6 @@ const FIRMWARE: &[&str] = &[
 ];
 /// The emulator, where the distribution has it as a module.
 const EMULATOR: &str = "qemu/accel-tcg-x86_64.so";
-/// Where the template in the making writes.
-const OUT: &str = "m/out";
 /// Numbers of the device `kvm` (Linux, Documentation/admin-guide/devices.txt).
 const KVM: (u32, u32) = (10, 232);
 
@@ -69,7 +67,6 @@ pub(crate) struct Bound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
-    Write,
     Device,
 }
 
@@ -78,10 +75,8 @@ impl View {
     pub fn make(layout: &Layout, qemu: &Qemu) -> Result<View, Error> {
         let real = qemu.path.canonicalize().map_err(Error::io("resolve", &qemu.path))?;
         let root = layout.cage();
-        let about = fs::metadata(&real).map_err(Error::io("look at", &real))?;
-        let mut hash = Sha256::new();
-        hash.update(format!("{FORMAT} {} {real:?} {:?}", qemu.version, about.modified().ok()));
-        let name = hex::encode(&hash.finalize()[..8]);
+        let parts = Parts::of(&real)?;
+        let name = parts.name(&qemu.version);
         let base = root.join(&name);
         let program = inside("usr/bin", Path::new("qemu-system-x86_64"));
         let kvm = root.join("kvm");
@@ -89,7 +84,7 @@ impl View {
         if !base.exists() {
             let staging = root.join(format!(".making-{name}"));
             remove(&staging)?;
-            fill(&staging, &real)?;
+            parts.copy_to(&staging)?;
             fs::rename(&staging, &base).map_err(Error::io("keep", &base))?;
         }
         let kvm = match make_device(&kvm) {
@@ -97,6 +92,11 @@ impl View {
             false => PathBuf::from("/dev/kvm"),
         };
         Ok(View { base, program, kvm })
+    }
+
+    /// Removes the view, so that it is made anew: one that a power failure cut short looks whole.
+    pub fn forget(&self) -> Result<(), Error> {
+        remove(&self.base)
     }
 
     /// The invocation with the paths of the view, and what must be bound for it.
@@ -110,20 +110,12 @@ impl View {
         let initramfs = bind(&invocation.initramfs, "m/initramfs", Access::Read);
         let rootfs = invocation.rootfs.as_ref();
         let rootfs = rootfs.map(|path| bind(path, "m/rootfs", Access::Read));
-        let memory = match &invocation.memory {
-            Memory::Shared(file) => {
-                let directory = file.parent().expect("a file lies in a directory");
-                let inside = bind(directory, OUT, Access::Write);
-                Memory::Shared(inside.join(file.file_name().expect("a file has a name")))
-            }
-            memory @ (Memory::Fresh | Memory::CopyOnWrite) => memory.clone(),
-        };
         // QEMU looks at it to find out about file locks.
         bind(Path::new("/dev/null"), "dev/null", Access::Device);
         if invocation.accelerator == Accelerator::Kvm {
             bind(&self.kvm, "dev/kvm", Access::Device);
         }
-        (Invocation { kernel, initramfs, rootfs, memory, ..invocation.clone() }, bound)
+        (Invocation { kernel, initramfs, rootfs, ..invocation.clone() }, bound)
     }
 }
 
@@ -131,47 +123,76 @@ fn inside(directory: &str, name: &Path) -> PathBuf {
     Path::new("/").join(directory).join(name)
 }
 
-fn fill(base: &Path, qemu: &Path) -> Result<(), Error> {
-    for directory in ["usr/bin", "usr/share/qemu", "proc", "dev", "m/out"] {
-        make_directory(&base.join(directory))?;
-    }
-    for file in ["dev/kvm", "dev/null", "m/kernel", "m/initramfs", "m/rootfs"] {
-        let path = base.join(file);
-        fs::write(&path, "").map_err(Error::io("create", &path))?;
-    }
-    copy(qemu, &base.join("usr/bin/qemu-system-x86_64"))?;
-    // On hosts where they are links into `usr`, programs use either name.
-    for link in ["lib", "lib64"] {
-        if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
-            let path = base.join(link);
-            make_directory(&base.join(target.strip_prefix("/").unwrap_or(&target)))?;
-            std::os::unix::fs::symlink(&target, &path).map_err(Error::io("link", &path))?;
+/// The host's files that make up a view.
+struct Parts {
+    qemu: PathBuf,
+    libraries: Vec<PathBuf>,
+    firmware: Vec<PathBuf>,
+}
+
+impl Parts {
+    fn of(qemu: &Path) -> Result<Parts, Error> {
+        let mut libraries = libraries(qemu)?;
+        let emulator = libraries.iter().find_map(|library| {
+            let beside = library.parent()?.join(EMULATOR);
+            beside.exists().then_some(beside)
+        });
+        if let Some(emulator) = emulator {
+            libraries.extend(self::libraries(&emulator)?);
+            libraries.push(emulator);
         }
+        libraries.sort();
+        libraries.dedup();
+        let directories = data_directories(qemu)?;
+        let found = |name: &&str| {
+            let mut places = directories.iter().map(|directory| directory.join(name));
+            places.find(|path| path.exists())
+        };
+        let firmware = FIRMWARE.iter().filter_map(found).collect();
+        Ok(Parts { qemu: qemu.to_path_buf(), libraries, firmware })
     }
-    let mut libraries = libraries(qemu)?;
-    let emulator = libraries.iter().find_map(|library| {
-        let beside = library.parent()?.join(EMULATOR);
-        beside.exists().then_some(beside)
-    });
-    if let Some(emulator) = emulator {
-        libraries.extend(self::libraries(&emulator)?);
-        libraries.push(emulator);
-    }
-    for library in &libraries {
-        let place = base.join(library.strip_prefix("/").unwrap_or(library));
-        if !place.exists() {
-            copy(library, &place)?;
+
+    /// Another one whenever a part is another file: a mended library must reach machines, too.
+    fn name(&self, version: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{FORMAT} {version}"));
+        for path in [&self.qemu].into_iter().chain(&self.libraries).chain(&self.firmware) {
+            let about = fs::metadata(path).ok();
+            let about = about.map(|about| (about.len(), about.modified().ok()));
+            hash.update(format!("{path:?} {about:?}"));
         }
+        hex::encode(&hash.finalize()[..8])
     }
-    for directory in data_directories(qemu)? {
-        for name in FIRMWARE {
-            let (from, to) = (directory.join(name), base.join("usr/share/qemu").join(name));
-            if from.exists() && !to.exists() {
-                copy(&from, &to)?;
+
+    fn copy_to(&self, base: &Path) -> Result<(), Error> {
+        for directory in ["usr/bin", "usr/share/qemu", "proc", "dev", "m"] {
+            make_directory(&base.join(directory))?;
+        }
+        for file in ["dev/kvm", "dev/null", "m/kernel", "m/initramfs", "m/rootfs"] {
+            let path = base.join(file);
+            fs::write(&path, "").map_err(Error::io("create", &path))?;
+        }
+        // On hosts where they are links into `usr`, programs use either name.
+        for link in ["lib", "lib64"] {
+            if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
+                let path = base.join(link);
+                make_directory(&base.join(target.strip_prefix("/").unwrap_or(&target)))?;
+                std::os::unix::fs::symlink(&target, &path).map_err(Error::io("link", &path))?;
             }
         }
+        copy(&self.qemu, &base.join("usr/bin/qemu-system-x86_64"))?;
+        for library in &self.libraries {
+            let place = base.join(library.strip_prefix("/").unwrap_or(library));
+            if !place.exists() {
+                copy(library, &place)?;
+            }
+        }
+        let directory = base.join("usr/share/qemu");
+        for file in &self.firmware {
+            copy(file, &directory.join(file.file_name().unwrap_or_default()))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The shared libraries of a program or library, with the loader itself, as the loader finds them.

@@ -23,7 +23,8 @@ pub const AGENT_FD: i32 = 4;
 pub const CONSOLE_FD: i32 = 5;
 /// See [`QMP_FD`]; only for clones: the state of the devices.
 pub const STATE_FD: i32 = 6;
-/// See [`QMP_FD`]; only for clones: the template's memory, sealed against writing.
+/// See [`QMP_FD`]; for clones the template's memory, sealed against writing; for a template in the
+/// making the memory that it writes.
 pub const MEMORY_FD: i32 = 7;
 /// See [`QMP_FD`].
 pub const MEDIA_FD: i32 = 8;
@@ -35,8 +36,8 @@ pub const NET_FD: i32 = 9;
 pub enum Memory {
     /// Fresh pages.
     Fresh,
-    /// A file that takes every write: the memory of a template in the making.
-    Shared(PathBuf),
+    /// What takes every write, behind [`MEMORY_FD`]: the memory of a template in the making.
+    Shared,
     /// A template's memory behind [`MEMORY_FD`], copied page by page when written. The state of
     /// the devices comes in through [`STATE_FD`].
     CopyOnWrite,
@@ -138,7 +139,7 @@ impl Invocation {
             kernel: PathBuf::from("kernel"),
             initramfs: PathBuf::from("initramfs"),
             rootfs: self.rootfs.as_ref().map(|_| PathBuf::from("rootfs")),
-            memory: Memory::Shared(PathBuf::from("mem")),
+            memory: Memory::Shared,
             // The card looks the same whatever is behind it.
             wire: Wire::Tap,
             ..self.clone()
@@ -164,13 +165,13 @@ impl Invocation {
 
     fn memory_backend(&self) -> String {
         let size = self.shape.memory_mib;
-        match &self.memory {
-            Memory::Fresh => format!("memory-backend-ram,id=mem,size={size}M"),
-            Memory::Shared(path) => file_backend(size, path, "on"),
-            Memory::CopyOnWrite => {
-                file_backend(size, Path::new(&format!("/proc/self/fd/{MEMORY_FD}")), "off")
-            }
-        }
+        let share = match &self.memory {
+            Memory::Fresh => return format!("memory-backend-ram,id=mem,size={size}M"),
+            Memory::Shared => "on",
+            Memory::CopyOnWrite => "off",
+        };
+        let path = format!("/proc/self/fd/{MEMORY_FD}");
+        format!("memory-backend-file,id=mem,size={size}M,mem-path={path},share={share}")
     }
 }
 
@@ -225,10 +226,6 @@ impl Line {
 
 fn socket(id: &str, fd: i32) -> String {
     format!("socket,id={id},fd={fd},server=on,wait=off")
-}
-
-fn file_backend(size_mib: u32, path: &Path, share: &str) -> String {
-    format!("memory-backend-file,id=mem,size={size_mib}M,mem-path={},share={share}", escaped(path))
 }
 
 /// In QEMU's option lists a comma ends a value, and a doubled comma is one.
@@ -315,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_clone_differs_from_its_template_in_memory_and_incoming_only() {
-        let template = Invocation { memory: Memory::Shared("/t/mem".into()), ..sample() };
+        let template = Invocation { memory: Memory::Shared, ..sample() };
         let clone = Invocation { memory: Memory::CopyOnWrite, ..sample() };
         let line = clone.arguments();
         assert_eq!(

@@ -1,10 +1,15 @@
 //! The client's side of one QMP connection. See the module header for the rules.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::QmpError;
@@ -93,6 +98,34 @@ impl Qmp {
                 }
             }
         }
+    }
+
+    /// Gives QEMU a descriptor, under a name for later commands. As little safe to cancel as
+    /// [`Qmp::execute`].
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub async fn pass_descriptor(
+        &mut self,
+        name: &str,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<(), QmpError> {
+        // The descriptor travels with a blank before the command, which JSON does not mind.
+        let send = || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let descriptors = [descriptor];
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let blank = [IoSlice::new(b" ")];
+            let flags = SendFlags::NOSIGNAL;
+            rustix::net::sendmsg(&self.stream, &blank, &mut ancillary, flags)?;
+            Ok(())
+        };
+        if !self.broken {
+            let sent = self.stream.async_io(Interest::WRITABLE, send).await;
+            sent.map_err(|source| QmpError::Io { doing: "pass a descriptor".into(), source })?;
+        }
+        self.execute("getfd", json!({ "fdname": name })).await.map(|_| ())
     }
 
     /// Waits for the next event for which `wanted` says true. Events that came earlier and were

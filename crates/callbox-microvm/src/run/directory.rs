@@ -225,8 +225,9 @@ async fn end_and_remove(directory: &RunDir, gone: &Path) -> Result<(), Error> {
     // Without a recorded pid there may still be a process: we may have died right after making
     // it. Its mark is the name the directory had then.
     let processes = match recorded {
-        Some(process) => vec![process],
-        None => process::with_argument(&Invocation::mark(&directory.path)),
+        Some(process) if process.runs().unwrap_or(true) => vec![process],
+        // Or it is the first of two tries, and the second was not written down any more.
+        _ => process::with_argument(&Invocation::mark(&directory.path)),
     };
     for process in processes {
         process.end().await.map_err(Error::io("end the process of", &directory.path))?;

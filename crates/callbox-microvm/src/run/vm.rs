@@ -33,8 +33,8 @@ use crate::cage::{Bounds, Cage};
 use crate::error::Error;
 use crate::net::{NetRecord, Networks, Wire};
 use crate::qemu::command::{AGENT_FD, CONSOLE_FD, MEDIA_FD, MEMORY_FD, NET_FD, QMP_FD, STATE_FD};
-use crate::qemu::{Invocation, Memory, Qemu};
-use crate::template::Template;
+use crate::qemu::{Invocation, Qemu};
+use crate::template::{Raw, Template};
 
 /// How much of what was said goes into an error, in bytes.
 const SAID: usize = 600;
@@ -64,6 +64,8 @@ pub(crate) struct Launch<'a> {
     pub invocation: &'a Invocation,
     /// What it is a clone of.
     pub template: Option<&'a Template>,
+    /// What it writes its memory to, if it becomes a template.
+    pub becomes: Option<&'a Raw>,
     /// The record as it was written when the directory was made.
     pub record: &'a Record,
 }
@@ -80,6 +82,15 @@ impl Launch<'_> {
     /// When cage, sockets or the process cannot be made, or [`Error::Destroyed`] if the directory
     /// went away meanwhile; then there is no process left.
     pub async fn spawn(&self) -> Result<Vm, Error> {
+        let outcome = self.try_spawn().await;
+        if outcome.is_err() && !self.directory.path().exists() {
+            // Destroyed meanwhile: whoever did it may have looked before the cgroup was made.
+            Cage::clear(&self.record.cell).await?;
+        }
+        outcome
+    }
+
+    async fn try_spawn(&self) -> Result<Vm, Error> {
         let directory = self.directory;
         let mut descriptors = vec![
             listen(&directory.qmp_socket(), QMP_FD)?,
@@ -89,6 +100,12 @@ impl Launch<'_> {
         ];
         if let Some(template) = self.template {
             descriptors.extend(inherited(template)?);
+        }
+        if let Some(raw) = self.becomes {
+            let parent_fd = raw.descriptor();
+            let parent_fd =
+                parent_fd.map_err(Error::io("open", Path::new("a machine's memory")))?;
+            descriptors.push(FdMapping { parent_fd, child_fd: MEMORY_FD });
         }
         let plug = self.networks.make(&self.invocation.shape.network).await?;
         let wire = plug.as_ref().map_or(Wire::Tap, |plug| plug.wire);
@@ -152,15 +169,6 @@ impl Launch<'_> {
         // Half a processor more than it has, for QEMU's own thread.
         let cpu_milli = u64::from(self.invocation.processors()) * 1000 + 500;
         Bounds { memory_bytes: u64::from(memory_mib) << 20, cpu_milli }
-    }
-
-    /// The file `name` beside the memory of a template in the making: for us, and for QEMU.
-    pub fn beside_memory(&self, name: &str) -> Option<(PathBuf, PathBuf)> {
-        let place = |invocation: &Invocation| match &invocation.memory {
-            Memory::Shared(memory) => Some(memory.with_file_name(name)),
-            Memory::Fresh | Memory::CopyOnWrite => None,
-        };
-        Some((place(self.invocation)?, place(&self.cage.place(self.invocation).0)?))
     }
 }
 

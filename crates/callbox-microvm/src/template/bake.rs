@@ -1,6 +1,7 @@
 //! Making a template. The stages are drawn in the module header of [`super`].
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,11 +9,10 @@ use callbox_link::{Link, fresh_wake};
 use callbox_protocol::agent::{Frozen, HELLO, HELLO_OK, HELLO_RETRY_MS, Prepare};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
-use super::{Facts, Found, Manifest, Sealed, Template};
+use super::{Facts, Found, Manifest, Raw, Sealed, Template};
 use crate::boot::{Boot, StopWatch, link_error, prepare as prepare_bot, qmp_error};
-use crate::cage::Cage;
 use crate::config::{MachineShape, Progress};
 use crate::error::Error;
 use crate::host::Host;
@@ -20,17 +20,19 @@ use crate::image::Image;
 use crate::lock::FileLock;
 use crate::qemu::Memory;
 use crate::qmp::{Qmp, QmpError};
-use crate::run::vm::{Launch, connect};
+use crate::run::vm::connect;
 use crate::run::{Kind, RunDir, Vm};
 
 /// How long the agent may take to freeze and to close its connection, each.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long QEMU may take to save its devices (20 ms, as a rule) and to quit, each.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Largest state that is taken, in bytes. Real ones are below 100 KB.
+const MAX_STATE: u64 = 16 << 20;
 /// How much an agent may say beside the answer to a hello, in bytes.
 const MAX_NOISE: usize = 64 << 10;
 /// Prefix of run directories of bakes. No machine's name can begin so.
-const RUN_PREFIX: &str = ".bake-";
+pub(crate) const RUN_PREFIX: &str = ".bake-";
 /// Prefix of templates in the making.
 pub(crate) const BAKING: &str = ".baking-";
 
@@ -54,9 +56,7 @@ impl Host {
             return Ok(template);
         }
         progress.stage("waiting for others who make this template");
-        let path = self.template_lock(&id);
-        let lock = tokio::task::spawn_blocking(move || FileLock::exclusive(&path));
-        let _lock = lock.await.expect("locking a file does not panic")?;
+        let _lock = self.lock_template(&id).await?;
         if let Some(template) = self.open_template(&id).await? {
             return Ok(template);
         }
@@ -86,6 +86,14 @@ impl Host {
     /// # Errors
     /// When a process cannot be killed or a file cannot be removed.
     pub async fn clear_dead_bakes(&self) -> Result<(), Error> {
+        for directory in RunDir::all(&self.layout)? {
+            // Its staging directory may be a template already.
+            if let Some(id) = directory.name().strip_prefix(RUN_PREFIX)
+                && let Some(_lock) = FileLock::try_exclusive(&self.template_lock(id))?
+            {
+                self.clear_bake(id).await?;
+            }
+        }
         let root = self.layout.templates();
         for entry in fs::read_dir(&root).map_err(Error::io("list", &root))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -109,7 +117,7 @@ impl Host {
 }
 
 fn run_name(id: &str) -> String {
-    format!("{RUN_PREFIX}{}", &id[..id.len().min(24)])
+    format!("{RUN_PREFIX}{id}")
 }
 
 struct Bake<'a> {
@@ -128,9 +136,10 @@ impl Bake<'_> {
         let staging = host.layout.templates().join(format!("{BAKING}{id}"));
         fs::create_dir(&staging).map_err(Error::io("create", &staging))?;
         let (run, record) = host.make_directory(&run_name(&id), Kind::Bake, None)?;
-        Cage::give(&record.cell, &staging)?;
-        let memory = Memory::Shared(staging.join("mem"));
-        let invocation = host.invocation(&run, self.shape, memory, Some(&self.image.rootfs));
+        // No name of ours is in the machine's reach: it writes to what only we read afterwards.
+        let raw = Raw::new(self.shape.memory_mib)?;
+        let rootfs = Some(self.image.rootfs.as_path());
+        let invocation = host.invocation(&run, self.shape, Memory::Shared, rootfs);
         let mut watch = StopWatch::new();
 
         self.progress.stage("booting");
@@ -140,6 +149,7 @@ impl Bake<'_> {
             record: &record,
             invocation: &invocation,
             template: None,
+            becomes: Some(&raw),
         };
         let (vm, link) = boot.cold(&mut watch).await?;
         self.progress.stage("preparing the bot");
@@ -150,24 +160,31 @@ impl Bake<'_> {
         let listening = agent_listens(&vm).await?;
         watch.mark("freeze");
         self.progress.stage("saving");
-        save(&vm, &boot.launch()).await?;
+        let state = save(&vm).await?;
         drop(listening);
         watch.mark("save");
-        take_back(&staging)?;
-        self.finish(frozen, watch, &staging).await?;
+        self.finish(frozen, watch, &staging, raw, &state).await?;
         fs::rename(&staging, directory).map_err(Error::io("create", directory))?;
         sync(&host.layout.templates())
     }
 
     /// Writes the facts, and everything to the disk: after a power failure there is a whole
     /// template or none.
-    async fn finish(&self, frozen: Frozen, watch: StopWatch, staging: &Path) -> Result<(), Error> {
-        let digest = |file: &str| {
-            let path = staging.join(file);
-            let reading = tokio::task::spawn_blocking(move || Sealed::of_file(&path));
-            async { reading.await.expect("reading a file does not panic").map(|read| read.digest) }
-        };
-        let (memory_digest, state_digest) = (digest("mem").await?, digest("state").await?);
+    async fn finish(
+        &self,
+        frozen: Frozen,
+        watch: StopWatch,
+        staging: &Path,
+        raw: Raw,
+        state: &[u8],
+    ) -> Result<(), Error> {
+        let (memory, devices) = (staging.join("mem"), staging.join("state"));
+        fs::write(&devices, state).map_err(Error::io("write", &devices))?;
+        let writing = tokio::task::spawn_blocking(move || {
+            Ok::<_, Error>((raw.save(&memory)?, Sealed::of_file(&devices)?.digest))
+        });
+        let digests = writing.await.expect("writing a file does not panic");
+        let (memory_digest, state_digest) = digests?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let facts = Facts {
             manifest: self.manifest.clone(),
@@ -236,44 +253,51 @@ async fn hear(stream: &mut UnixStream, wanted: &[u8], heard: &mut Vec<u8>) -> st
     Ok(())
 }
 
-/// Stops the guest and has QEMU write its devices to `staging/state`, then quit.
+/// Stops the guest and has QEMU send us its devices, then quit.
 ///
-/// Through a socket, because QEMU's own ways to a file either start a program, which its cage
-/// forbids, or do not exist before version 8.2.
-async fn save(vm: &Vm, launch: &Launch<'_>) -> Result<(), Error> {
-    let (socket, for_qemu) = launch.beside_memory("s").expect("a bake's memory is a file");
-    let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
-    Cage::give(&launch.record.cell, &socket)?;
-    let state = socket.with_file_name("state");
+/// Through a descriptor that is passed to it: its own ways to a file either start a program,
+/// which its cage forbids, or do not exist before version 8.2, and a path is nothing that a
+/// machine should have a say in.
+async fn save(vm: &Vm) -> Result<Vec<u8>, Error> {
+    let path = vm.directory().qmp_socket();
+    let (ours, theirs) =
+        UnixStream::pair().map_err(Error::io("make a pair of sockets for", &path))?;
     let receive = async {
-        let (mut from, _) = listener.accept().await.map_err(Error::io("accept on", &socket))?;
-        let mut to = tokio::fs::File::create(&state).await.map_err(Error::io("create", &state))?;
-        tokio::io::copy(&mut from, &mut to).await.map_err(Error::io("write", &state))?;
-        to.sync_all().await.map_err(Error::io("write", &state))
+        let mut state = Vec::new();
+        let received = ours.take(MAX_STATE + 1).read_to_end(&mut state).await;
+        received.map_err(Error::io("receive the state from", &path))?;
+        if state.len() as u64 > MAX_STATE {
+            return Err(Error::Save(format!("its state is larger than {MAX_STATE} bytes")));
+        }
+        Ok(state)
     };
     let command = async {
-        let qmp = Qmp::connect(&vm.directory().qmp_socket()).await;
+        let qmp = Qmp::connect(&path).await;
         let mut qmp = qmp.map_err(qmp_error("connect to save the machine's state"))?;
-        migrate(&mut qmp, &for_qemu).await.map_err(qmp_error("save the machine's state"))??;
+        migrate(&mut qmp, theirs).await.map_err(qmp_error("save the machine's state"))??;
         Ok(qmp)
     };
     let both = async { tokio::try_join!(receive, command) };
-    let ((), mut qmp) = vm.within("save its state", SAVE_TIMEOUT, both).await?;
+    let (state, mut qmp) = vm.within("save its state", SAVE_TIMEOUT, both).await?;
     match qmp.execute("quit", Value::Null).await {
         // It may be gone before it could say so.
         Ok(_) | Err(QmpError::Closed { .. } | QmpError::Io { .. }) => {}
         Err(source) => return Err(Error::Qmp { stage: "quit after saving", source }),
     }
-    vm.ended("quit after it saved its state", SAVE_TIMEOUT).await
+    vm.ended("quit after it saved its state", SAVE_TIMEOUT).await?;
+    Ok(state)
 }
 
-/// Sends the state to `socket`. The outer error is QMP's, the inner one that of the migration.
-async fn migrate(qmp: &mut Qmp, socket: &Path) -> Result<Result<(), Error>, QmpError> {
+/// Sends the state to `to`. The outer error is QMP's, the inner one that of the migration.
+async fn migrate(qmp: &mut Qmp, to: UnixStream) -> Result<Result<(), Error>, QmpError> {
     qmp.execute("stop", Value::Null).await?;
     let on = |capability: &str| json!({ "capability": capability, "state": true });
     let capabilities = [on("x-ignore-shared"), on("events")];
     qmp.execute("migrate-set-capabilities", json!({ "capabilities": capabilities })).await?;
-    qmp.execute("migrate", json!({ "uri": format!("unix:{}", socket.display()) })).await?;
+    qmp.pass_descriptor("state", to.as_fd()).await?;
+    // QEMU's copy is the only one then, and its end is the end.
+    drop(to);
+    qmp.execute("migrate", json!({ "uri": "fd:state" })).await?;
     let ended = |status: &Value| matches!(status.as_str(), Some("completed" | "failed"));
     let event =
         qmp.wait_event(|event| event.name == "MIGRATION" && ended(&event.data["status"])).await?;
@@ -283,23 +307,6 @@ async fn migrate(qmp: &mut Qmp, socket: &Path) -> Result<Result<(), Error>, QmpE
         return Ok(Err(Error::Save(why)));
     }
     Ok(Ok(()))
-}
-
-/// What the machine wrote is ours from now on, and nothing else is kept.
-fn take_back(staging: &Path) -> Result<(), Error> {
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    for entry in fs::read_dir(staging).map_err(Error::io("list", staging))?.flatten() {
-        let path = entry.path();
-        match entry.file_name().to_str() {
-            Some("mem" | "state") => {
-                std::os::unix::fs::chown(&path, Some(uid.as_raw()), Some(gid.as_raw()))
-                    .map_err(Error::io("take back", &path))?;
-            }
-            _ => fs::remove_file(&path).map_err(Error::io("remove", &path))?,
-        }
-    }
-    std::os::unix::fs::chown(staging, Some(uid.as_raw()), Some(gid.as_raw()))
-        .map_err(Error::io("take back", staging))
 }
 
 fn sync(path: &Path) -> Result<(), Error> {

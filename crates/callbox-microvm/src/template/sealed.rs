@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -36,36 +36,19 @@ impl Sealed {
     /// # Errors
     /// When the file cannot be read, or the host has no memory for it.
     pub fn of_file(path: &Path) -> Result<Sealed, Error> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        // Our own directory; all the same, what is no plain file is not waited for.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        let file = File::from(file.map_err(Error::io("open", path))?);
         Sealed::copy(&file).map_err(Error::io("copy into memory", path))
     }
 
     fn copy(file: &File) -> io::Result<Sealed> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memory = rustix::fs::memfd_create(c"callbox-template", flags)?;
-        let length = file.metadata()?.len();
-        rustix::fs::ftruncate(&memory, length)?;
-        let mut hash = Digester::new(length);
-        let mut chunk = vec![0; CHUNK];
-        let (mut at, mut held_bytes) = (0, 0);
-        while let Some((start, end)) = next_data(file, at)? {
-            at = start;
-            while at < end {
-                let want = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-                let read = rustix::io::pread(file, &mut chunk[..want], at)?;
-                if read == 0 {
-                    // It became shorter while it was read.
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                write_all_at(&memory, &chunk[..read], at)?;
-                hash.data(at, &chunk[..read]);
-                at += read as u64;
-                held_bytes += read as u64;
-            }
-        }
+        let memory = anonymous(file.metadata()?.len())?;
+        let (digest, held_bytes) = copy_data(file, &memory)?;
         let all = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&memory, all)?;
-        Ok(Sealed { memory, digest: hash.finish(), held_bytes })
+        Ok(Sealed { memory, digest, held_bytes })
     }
 
     /// A descriptor of it with a position of its own, to hand to a process.
@@ -76,6 +59,84 @@ impl Sealed {
         let path = format!("/proc/self/fd/{}", self.memory.as_fd().as_raw_fd());
         File::open(path).map(OwnedFd::from)
     }
+}
+
+/// The memory of a machine that becomes a template: the machine writes to it, and only we read
+/// it afterwards. It has no name that the machine could put something else under.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    memory: File,
+    length: u64,
+}
+
+impl Raw {
+    /// As much memory as the machine has.
+    ///
+    /// # Errors
+    /// When the host has no memory.
+    pub fn new(memory_mib: u32) -> Result<Raw, Error> {
+        let length = u64::from(memory_mib) << 20;
+        let memory =
+            anonymous(length).map_err(Error::io("make", Path::new("a machine's memory")))?;
+        Ok(Raw { memory: memory.into(), length })
+    }
+
+    /// A descriptor of it, emptied, to hand to a process.
+    ///
+    /// # Errors
+    /// When this process has no descriptors left.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        // A boot that failed may have left something.
+        self.memory.set_len(0)?;
+        self.memory.set_len(self.length)?;
+        self.memory.try_clone().map(OwnedFd::from)
+    }
+
+    /// Writes it to `path`, holes left out, and to the disk. Returns its digest. Blocks.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<String, Error> {
+        let save = || {
+            let file = File::options().write(true).create_new(true).open(path)?;
+            file.set_len(self.length)?;
+            let (digest, _) = copy_data(&self.memory, &file)?;
+            file.sync_all()?;
+            Ok(digest)
+        };
+        save().map_err(Error::io("write", path))
+    }
+}
+
+/// Memory behind a descriptor, which can be sealed.
+fn anonymous(length: u64) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = rustix::fs::memfd_create(c"callbox-template", flags)?;
+    rustix::fs::ftruncate(&memory, length)?;
+    Ok(memory)
+}
+
+/// Copies what is not holes; tells its digest, and how much it was.
+fn copy_data(from: &File, to: &impl AsFd) -> io::Result<(String, u64)> {
+    let mut hash = Digester::new(from.metadata()?.len());
+    let mut chunk = vec![0; CHUNK];
+    let (mut at, mut copied) = (0, 0);
+    while let Some((start, end)) = next_data(from, at)? {
+        at = start;
+        while at < end {
+            let want = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let read = rustix::io::pread(from, &mut chunk[..want], at)?;
+            if read == 0 {
+                // It became shorter while it was read.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            write_all_at(to, &chunk[..read], at)?;
+            hash.data(at, &chunk[..read]);
+            at += read as u64;
+            copied += read as u64;
+        }
+    }
+    Ok((hash.finish(), copied))
 }
 
 /// The digest of what a file holds, without reading its holes: zeros count as nothing, so that
@@ -121,7 +182,7 @@ fn next_data(file: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
     Ok((end > start).then_some((start, end)))
 }
 
-fn write_all_at(memory: &OwnedFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+fn write_all_at(memory: &impl AsFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         let wrote = rustix::io::pwrite(memory, bytes, at)?;
         if wrote == 0 {
