@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use callbox_machines::local::{AcceleratorChoice, CageChoice, HostConfig};
 use callbox_server::config::{self, Accelerator, Cage, Config, Loaded};
@@ -38,6 +39,10 @@ pub fn create_data_dir(path: &Path) -> Result<(), CliError> {
     std::fs::set_permissions(path, ours).map_err(failed("close to others"))
 }
 
+/// A dispatcher that was killed may leave a child between its fork and its exec, which has all
+/// files of its parent open: the lock is free a moment later.
+const STILL_HELD: Duration = Duration::from_secs(2);
+
 /// One dispatcher a data directory: two would sweep each other's machines.
 pub fn lock(data_dir: &Path) -> Result<File, CliError> {
     let file_error = |doing: &'static str, path: &Path| {
@@ -47,10 +52,14 @@ pub fn lock(data_dir: &Path) -> Result<File, CliError> {
     create_data_dir(data_dir)?;
     let path = data_dir.join("callbox.lock");
     let file = File::create(&path).map_err(file_error("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(CliError::Busy(data_dir.to_owned())),
+    let began = Instant::now();
+    while file.try_lock().is_err() {
+        if began.elapsed() > STILL_HELD {
+            return Err(CliError::Busy(data_dir.to_owned()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(file)
 }
 
 /// What the local provider is told.
@@ -79,4 +88,24 @@ pub fn host_config(config: &Config) -> HostConfig {
 fn beside_us() -> PathBuf {
     let ours = std::env::current_exe().unwrap_or_default();
     ours.with_file_name("callbox-agent")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_a_dying_dispatcher_still_holds_is_waited_for() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let data = home.path().join("d");
+        let dying = lock(&data).expect("free");
+        let freed = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(dying);
+        });
+        let held = lock(&data).expect("free a moment later");
+        freed.join().expect("it does not panic");
+        assert!(matches!(lock(&data), Err(CliError::Busy(_))), "this one stays");
+        drop(held);
+    }
 }

@@ -26,7 +26,11 @@ use super::{
     error::Error,
     view,
 };
-use crate::{clock, plane::Plane, store::Filter};
+use crate::{
+    clock,
+    plane::{Plane, over},
+    store::Filter,
+};
 
 /// What a client may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -151,7 +155,7 @@ pub async fn show(
     Ok(Json(view::session(&app.plane, &session)))
 }
 
-/// End a session. Answers at once; watch it to see it ended.
+/// End a session. Answers when that is written down; watch it to see it ended.
 #[utoipa::path(
     delete, path = "/v1/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
     responses((status = 202, body = api::Session), (status = 404, body = ErrorBody)),
@@ -166,6 +170,8 @@ pub async fn end(
     if let Some(handle) = app.plane.handle(session.id) {
         let why = EndReason::new(EndCode::Stopped, "ended through the API");
         handle.tell(EventKind::EndRequested(why));
+        // Acknowledged is written down: a dispatcher that dies now leaves it to the next one.
+        handle.until(over).await;
     }
     Ok((StatusCode::ACCEPTED, Json(view::session(&app.plane, &session))).into_response())
 }

@@ -1,6 +1,8 @@
 //! What a crash leaves, the next dispatcher takes up.
 
+use callbox_core::{EndCode, SessionId};
 use callbox_machines::{MachineSpec, Provider as _, Script};
+use reqwest::Method;
 use serde_json::json;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -63,6 +65,31 @@ async fn a_call_whose_media_went_through_the_dispatcher_is_ended() {
     let app = crash(app, runtime).await;
     drop(socket);
     assert_eq!(code(&app.wait(&id, "ended").await), "dispatcher-restarted");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_end_that_was_acknowledged_is_written_down() {
+    let runtime = doomed();
+    let app = doomed_app(Script::default(), &runtime).await;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        ids.push(app.start(json!({ "bot": "parrot" })).await.0);
+    }
+    let doomed = &app;
+    let ends = ids.iter().map(|id| async move {
+        let path = format!("/v1/sessions/{id}");
+        let answer = doomed.request(Method::DELETE, &path, &doomed.private).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        let row = doomed.plane.store.get(SessionId::parse(id).unwrap()).await.unwrap().unwrap();
+        let why = row.session.state.why().map(|why| why.code);
+        assert_eq!(why, Some(EndCode::Stopped), "it was acknowledged");
+    });
+    futures::future::join_all(ends).await;
+    let app = crash(app, runtime).await;
+    for id in &ids {
+        assert_eq!(code(&app.wait(id, "ended").await), "stopped");
+    }
     app.finish().await;
 }
 

@@ -128,6 +128,8 @@ pub struct Outcome {
     /// It was known, and then it was not.
     pub unknown: bool,
     pub code: String,
+    /// The code that it should end with.
+    pub planned: &'static str,
 }
 
 enum Ended {
@@ -140,7 +142,9 @@ pub fn live(api: &Api, events: &Events, line: &Line, plan: &Plan) -> anyhow::Res
     std::thread::sleep(plan.after);
     let began = Instant::now();
     line.is(Phase::Request);
-    let mut outcome = Outcome::default();
+    let by_request = plan.delete || matches!(plan.how, How::NeverJoined(_));
+    let planned = if by_request { "stopped" } else { "client-left" };
+    let mut outcome = Outcome { planned, ..Outcome::default() };
     let start = json!({ "bot": "tiny", "body": { "key": plan.key } }).to_string();
     let session = request(api, plan, &start, &mut outcome)?;
     let _ = line.id.set(outcome.id.clone());
@@ -155,7 +159,7 @@ pub fn live(api: &Api, events: &Events, line: &Line, plan: &Plan) -> anyhow::Res
     }
     line.is(Phase::End);
     let ending = Instant::now();
-    if plan.delete || matches!(plan.how, How::NeverJoined(_)) {
+    if by_request {
         let path = format!("/v1/sessions/{}", outcome.id);
         outcome.unknown = api.insist("DELETE", &path, None, "")?.status == 404;
     }

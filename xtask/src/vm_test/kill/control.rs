@@ -28,7 +28,8 @@ pub fn overlooked(looker: &mut Looker, home: &Path) -> anyhow::Result<Vec<&'stat
     fs::write(&file, "")?;
     let listener = UnixListener::bind(&socket)?;
     let cgroup = looker.hierarchy().map(|path| path.join(&machine));
-    cgroup.as_ref().map_or(Ok(()), fs::create_dir)?;
+    // With the last machine, its hierarchy may have gone.
+    cgroup.as_ref().map_or(Ok(()), fs::create_dir_all)?;
     // Waits for input that never comes, with the mark of a machine.
     let mut process = Command::new("sh")
         .args(["-c", "read line", "sh", &format!("guest={}", directory.display())])

@@ -7,9 +7,6 @@ use std::{
 
 use super::{caller::Outcome, host::Leak};
 
-/// How a session may end here when nobody kills what it stands on.
-const PLANNED: [&str; 2] = ["client-left", "stopped"];
-
 #[derive(Debug, Default)]
 pub struct Tally {
     pub rounds: u64,
@@ -74,8 +71,10 @@ impl Tally {
         }
         if let Some(why) = outcome.broken {
             self.cut.push((id, why));
-        } else if !PLANNED.contains(&outcome.code.as_str()) {
-            self.failed.push((id, format!("it ended with {}", outcome.code)));
+        } else if outcome.code != outcome.planned {
+            let what =
+                format!("it ended with {}, and should with {}", outcome.code, outcome.planned);
+            self.failed.push((id, what));
         }
     }
 
