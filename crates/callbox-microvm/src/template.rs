@@ -10,9 +10,10 @@
 //!   files ── read once, digest checked ──► sealed memory ── mapped copy-on-write ──► clones
 //! ```
 //!
-//! A bake boots a machine whose memory is the file `mem`, prepares and freezes it, and has QEMU
-//! save all but the memory (`x-ignore-shared`). It works in `.baking-<id>` and a run directory of
-//! its own; one rename makes the template. A bake that dies leaves both behind; the next one, or
+//! A bake boots a machine whose memory is shared with us through a descriptor, prepares and freezes
+//! it, and has QEMU send all but the memory (`x-ignore-shared`) over another one. Nothing that the
+//! machine can reach has a name. It works in `.baking-<id>` and a run directory of its own; one
+//! rename makes the template. A bake that dies leaves both behind; the next one, or
 //! the next [`Host::open`](crate::Host::open), removes them.
 //!
 //! To be cloned, a template is opened: its files go into memory that the kernel seals
