@@ -26,8 +26,8 @@ const HOGS: [(&str, Option<&str>); 6] = [
     ("cpu", None),
 ];
 /// How long the neighbour is listened to, before and during.
-const BEFORE: Duration = Duration::from_secs(3);
-const DURING: Duration = Duration::from_secs(5);
+const BEFORE: Duration = Duration::from_secs(2);
+const DURING: Duration = Duration::from_secs(4);
 /// A message every so often: as often as speech has packets, or nearly.
 const EVERY: Duration = Duration::from_millis(40);
 /// What a session's log may have, and what its last line may be too much.

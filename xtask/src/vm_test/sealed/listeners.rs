@@ -24,8 +24,9 @@ const BRIEFLY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 pub struct Arrival {
     pub way: &'static str,
     pub to: SocketAddr,
-    /// What a datagram said.
+    /// What a datagram said, and the port that it came from.
     pub said: String,
+    pub from: u16,
 }
 
 /// All who came.
@@ -38,10 +39,10 @@ impl Seen {
         std::mem::take(&mut *self.0.lock().expect("nobody panics with it"))
     }
 
-    fn note(&self, way: &'static str, to: SocketAddr, said: &[u8]) {
+    fn note(&self, way: &'static str, to: SocketAddr, said: &[u8], from: u16) {
         let said = String::from_utf8_lossy(said).into_owned();
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        self.0.lock().expect("nobody panics with it").insert(Arrival { way, to, said });
+        self.0.lock().expect("nobody panics with it").insert(Arrival { way, to, said, from });
     }
 }
 
@@ -129,14 +130,14 @@ fn listen(ears: &[Ear], seen: &Seen) {
                 if let Ok((stream, _)) = listener.accept()
                     && let Ok(to) = stream.local_addr()
                 {
-                    seen.note("tcp", to, b"");
+                    seen.note("tcp", to, b"", 0);
                 }
             }
             Ear::Udp(socket) => {
                 if let (Ok((length, from)), Ok(to)) =
                     (socket.recv_from(&mut bytes), socket.local_addr())
                 {
-                    seen.note("udp", to, &bytes[..length]);
+                    seen.note("udp", to, &bytes[..length], from.port());
                     let _ = socket.send_to(&bytes[..length], from);
                 }
             }

@@ -193,7 +193,9 @@ fn networks(
         ("allow-list", &mut listed, Allowed::one()),
         ("root", &mut root, Allowed::all()),
     ] {
+        let began = Instant::now();
         found.extend(reach::reach(who, call, stage, &tries, &allowed)?);
+        eprintln!("   {who}: {:.1} s", began.elapsed().as_secs_f64());
     }
     let own = "10.0.2.15";
     found.extend(reach::spoof("internet", &mut user, stage, own, &others, false)?);

@@ -17,6 +17,9 @@ const GATEWAY: &str = "10.0.2.2";
 const NAMES: &str = "10.0.2.3";
 /// Where a machine listens for others.
 pub const OTHERS: u16 = 8099;
+/// Where the probe's frames come from (`SOURCE_PORT` in `bots/probe/frames.py`); translation of
+/// addresses keeps a port that is free.
+const FRAMES: u16 = 4242;
 /// For places that answer nothing. Those that answer do so at once.
 const PATIENCE_S: u32 = 3;
 
@@ -211,7 +214,9 @@ pub fn spoof(
     call.ask(&json!({ "do": "reach", "udp": [[OPEN[0], UDP[1]]] }))?;
     let came = stage.seen.take();
     let own_words = format!("spoofed {own}");
-    let arrived = came.iter().any(|one| one.said == own_words);
+    // Frames are made by hand, from a port that no datagram gets by itself.
+    let of_whom = |one: &&Arrival| !frames || one.from == FRAMES;
+    let arrived = came.iter().filter(of_whom).any(|one| one.said == own_words);
     let said = if arrived { "it arrives" } else { "it does not arrive" };
     found.push(Finding::new("spoof", who, "control: its own address", said, arrived));
     let others = came.into_iter().filter(|one| one.said.starts_with("spoofed"));
@@ -228,8 +233,52 @@ fn nobody_else(
 ) -> Finding {
     let unexplained = came.iter().filter(|one| !explained(one));
     let unexplained: Vec<String> =
-        unexplained.map(|Arrival { way, to, said }| format!("{way} {to} {said:?}")).collect();
+        unexplained.map(|Arrival { way, to, said, .. }| format!("{way} {to} {said:?}")).collect();
     let ok = unexplained.is_empty();
     let said = if ok { "nothing else".to_owned() } else { unexplained.join(", ") };
     Finding::new("seen", who, what, said, ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn came(way: &'static str, to: &str, said: &str) -> Arrival {
+        Arrival { way, to: to.parse().expect("an address"), said: said.to_owned(), from: 0 }
+    }
+
+    #[test]
+    fn who_was_seen_beyond_what_is_allowed_is_found() {
+        let allowed = came("tcp", "203.0.113.7:80", "");
+        let (all, one) = (Allowed::all(), Allowed::one());
+        assert!(all.explains(&allowed) && one.explains(&allowed));
+        for more in [came("tcp", "203.0.113.7:443", ""), came("udp", "203.0.113.7:9000", "")] {
+            assert!(all.explains(&more) && !one.explains(&more), "{more:?}");
+        }
+        // The resolver is reached through the place inside only, and by whom may ask it.
+        let names = came("udp", "198.51.100.53:53", "");
+        assert!(all.explains(&names) && !one.explains(&names));
+        assert!(!all.explains(&came("udp", "198.51.100.53:9000", "")));
+        for never in [came("tcp", "169.254.169.254:80", ""), came("udp", "192.0.2.2:9000", "")] {
+            assert!(!all.explains(&never), "{never:?}");
+            let seen = BTreeSet::from([allowed.clone(), never]);
+            let finding = nobody_else("internet", "seen", &seen, |one| all.explains(one));
+            assert!(!finding.ok && !finding.said.contains("203.0.113.7"), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn everything_is_tried_by_every_way_and_at_the_dispatchers_port() {
+        let tries = Tries::all(7860, &["240.99.0.1".to_owned()]).expect("addresses");
+        let has = |way, address: &str, port| {
+            tries
+                .all
+                .iter()
+                .any(|one| (one.way, one.address.as_str(), one.port) == (way, address, port))
+        };
+        assert!(has("tcp", "192.0.2.2", Some(7860)) && has("tcp", "2001:db8::2", Some(7860)));
+        assert!(has("icmp", "169.254.169.254", None) && has("udp", "fd00:ec2::254", Some(9000)));
+        assert!(has("tcp", "::ffff:10.9.9.9", Some(80)) && has("udp", "240.99.0.1", Some(OTHERS)));
+        assert!(!has("icmp", "127.0.0.1", None), "that is the machine itself");
+    }
 }
