@@ -26,4 +26,5 @@ mod room;
 mod rude_clients;
 mod secrets;
 mod support;
+mod templates;
 mod trouble;
