@@ -27,19 +27,22 @@ pub struct Seen {
     pub clock: Probe,
     /// From the request to the bot's first answer.
     pub answered: Duration,
+    /// What its machine came from: `clone` or `reserve`.
+    pub start: String,
 }
 
 /// Starts a session of `bot` and asks it as soon as it is ready.
 pub fn ask(url: &str, bot: &str) -> anyhow::Result<Seen> {
     let began = Instant::now();
     let host = url.strip_prefix("http://").context("the dispatcher serves plain HTTP")?;
-    let session = start(host, bot)?;
+    let (id, session) = start(host, bot)?;
     let text = |key: &str| session[key].as_str().with_context(|| format!("no {key}: {session}"));
     let mut wire = join(host, text("wsUrl")?, text("token")?)?;
     let said: Value = serde_json::from_str(&question(&mut wire, "who")?)?;
     let answered = began.elapsed();
     let mut probes = (0..PROBES).map(|_| probe(&mut wire)).collect::<anyhow::Result<Vec<_>>>()?;
     probes.sort_by_key(|probe| probe.uncertain);
+    let (_, about) = request(host, &format!("GET /v1/sessions/{id}"), "")?;
     // Hanging up ends the session, and with it the machine.
     wire.close(None)?;
     while wire.read().is_ok() {}
@@ -48,15 +51,26 @@ pub fn ask(url: &str, bot: &str) -> anyhow::Result<Seen> {
         template: said["template"].clone(),
         clock: probes.swap_remove(0),
         answered,
+        start: about["start"].as_str().unwrap_or_default().to_owned(),
     })
 }
 
-fn start(host: &str, bot: &str) -> anyhow::Result<Value> {
-    let body = json!({ "bot": bot }).to_string();
+/// The session's id, and how to join it.
+fn start(host: &str, bot: &str) -> anyhow::Result<(String, Value)> {
+    let (head, answer) = request(host, "POST /start", &json!({ "bot": bot }).to_string())?;
+    let id = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("x-callbox-session-id").then(|| value.trim().to_owned())
+    });
+    Ok((id.context("the answer does not name its session")?, answer))
+}
+
+/// The head and the body of an answer.
+fn request(host: &str, what: &str, body: &str) -> anyhow::Result<(String, Value)> {
     let mut stream = connect(host)?;
     write!(
         stream,
-        "POST /start HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+        "{what} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
@@ -64,9 +78,10 @@ fn start(host: &str, bot: &str) -> anyhow::Result<Value> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end")?;
     if !head.starts_with("HTTP/1.1 200 ") {
-        bail!("POST /start answers {}: {body}", head.lines().next().unwrap_or_default());
+        bail!("{what} answers {}: {body}", head.lines().next().unwrap_or_default());
     }
-    serde_json::from_str(body).context("POST /start does not answer with JSON")
+    let body = serde_json::from_str(body);
+    Ok((head.to_owned(), body.with_context(|| format!("{what} does not answer with JSON"))?))
 }
 
 fn join(host: &str, ws_url: &str, token: &str) -> anyhow::Result<WebSocket<TcpStream>> {

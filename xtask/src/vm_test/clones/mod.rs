@@ -49,6 +49,10 @@ pub struct Args {
 
 /// The bot, as it should be.
 const RESEEDED: &str = "identity";
+/// The same, of which some are made, woken and stopped before they are asked for.
+const RESERVED: &str = "identity-reserve";
+/// How many of those are asked for: more than its reserve holds at first.
+const FROM_RESERVE: u16 = 6;
 /// The same bot, of which only the machine's kernel is reseeded.
 const CONTROL: &str = "identity-control";
 /// How many of those are enough to see them repeat themselves.
@@ -84,7 +88,11 @@ pub fn check(callbox: &Path, data_dir: &Path, args: &Args) -> anyhow::Result<boo
     dispatcher.wait_until_ready()?;
     let prepared = began.elapsed();
     let bot = if args.without_reseed { CONTROL } else { RESEEDED };
-    let clones = clones_of(&dispatcher.url, bot, args.n, args.at_once)?;
+    let mut clones = clones_of(&dispatcher.url, bot, args.n, args.at_once)?;
+    if !args.without_reseed {
+        // Their siblings, too: a machine of the reserve is of the same template, and woken twice.
+        clones.extend(clones_of(&dispatcher.url, RESERVED, FROM_RESERVE, 1)?);
+    }
     let control = match args.without_reseed {
         true => None,
         false => Some(clones_of(&dispatcher.url, CONTROL, CONTROLS, args.at_once)?),
@@ -133,6 +141,7 @@ fn configuration(data_dir: &Path) -> anyhow::Result<PathBuf> {
          [bot_defaults]\nimage = \"identity\"\nmemory_mib = 512\n\
          [bot_defaults.timeouts]\nready_s = 240\n\
          [bots.{RESEEDED}]\nreseed = \"hook\"\n\
+         [bots.{RESERVED}]\nreseed = \"hook\"\nreserve = {{ min = 2, max = 2 }}\n\
          [bots.{CONTROL}]\nreseed = \"kernel\"\n"
     );
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

@@ -25,6 +25,7 @@ impl Report<'_> {
     pub fn ok(&self) -> bool {
         one_template(&templates(self.clones))
             && verdicts(self.clones).iter().all(Verdict::ok)
+            && (self.control.is_none() || self.from_reserve() > 0)
             && self.control_misses().is_none_or(|misses| misses.is_empty())
     }
 
@@ -35,6 +36,11 @@ impl Report<'_> {
             REPEATS_UNLESS_RESEEDED.contains(&verdict.name) && verdict.repeated == 0
         });
         Some(silent.map(|verdict| verdict.name).collect())
+    }
+
+    /// How many of them had waited in a reserve.
+    fn from_reserve(&self) -> usize {
+        self.clones.iter().filter(|clone| clone.start == "reserve").count()
     }
 
     fn answered_ms(&self) -> Vec<u128> {
@@ -54,6 +60,7 @@ impl Report<'_> {
             "ok": self.ok(),
             "bot": self.bot,
             "clones": self.clones.len(),
+            "of_them_from_a_reserve": self.from_reserve(),
             "one_template": one_template(&templates(self.clones)),
             "values": verdicts(self.clones).iter().map(Verdict::json).collect::<Vec<_>>(),
             "clock": self.clocks().json(),
@@ -70,7 +77,11 @@ impl Report<'_> {
     }
 
     pub fn print(&self) {
-        println!("{} clones of one template of {}\n", self.clones.len(), self.bot);
+        let (clones, reserve) = (self.clones.len(), self.from_reserve());
+        println!(
+            "{clones} clones of one template of {}, {reserve} of them from a reserve\n",
+            self.bot
+        );
         println!(
             "{:<17} {:>6} {:>9} {:>8}      what it shows",
             "value", "drawn", "repeated", "missing"
