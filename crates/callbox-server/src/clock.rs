@@ -5,8 +5,13 @@
 //! call at once, an hour back would let none end. So a running dispatcher has a clock of its own:
 //! it begins with the wall clock, goes on with the monotonic one, and follows a wall clock that
 //! was set by one second in twenty at most.
+//!
+//! The rows hold times of this clock, so the next dispatcher must go on with it: while it is away
+//! from the wall clock, a file in the data directory says how far.
 
 use std::{
+    fs, io,
+    path::{Path, PathBuf},
     sync::Mutex,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -17,6 +22,12 @@ use callbox_core::Time;
 const SLEW: i64 = 20;
 /// A wall clock that is so far away was set, and did not merely drift.
 const JUMP: Duration = Duration::from_secs(5);
+
+/// Further away, the wall clock was wrong before (a host without a clock wakes up in 1970) and is
+/// right now: a new dispatcher begins with it.
+const TOO_FAR: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked how far away our clock is.
+const LOOK: Duration = Duration::from_secs(2);
 
 static OURS: Mutex<Option<Ours>> = Mutex::new(None);
 
@@ -52,6 +63,75 @@ fn follow(before: Time, passed: Duration, wall: Time) -> Time {
     let most = passed / SLEW;
     let correction = wall.as_micros().saturating_sub(due).clamp(-most, most);
     Time::from_micros(due.saturating_add(correction))
+}
+
+/// Goes on with the clock of the dispatcher before this one. To be called before rows are read.
+pub(crate) fn take_up(data_dir: &Path) {
+    let away = read(&file(data_dir)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read how far the clock is away; beginning with the host's");
+        0
+    });
+    if away != 0 {
+        let seconds = away / 1_000_000;
+        tracing::warn!(seconds, "the host's clock was set earlier; going on with our own");
+        let time = Time::from_micros(wall().as_micros().saturating_add(away));
+        let begun = Ours { time, at: Instant::now(), told: true };
+        *OURS.lock().expect("no panic while held") = Some(begun);
+    }
+}
+
+/// Writes down how far our clock is away from the wall clock, for [`take_up`], until it is dropped.
+pub(crate) async fn keep(data_dir: PathBuf) {
+    let file = file(&data_dir);
+    let mut written = read(&file).unwrap_or_default();
+    loop {
+        let away = now().as_micros().saturating_sub(wall().as_micros());
+        if let Some(next) = to_write(written, away) {
+            match write(&file, next) {
+                Ok(()) => written = next,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write down how far the clock is away");
+                }
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn file(data_dir: &Path) -> PathBuf {
+    data_dir.join("clock")
+}
+
+/// What to write when `written` is there and our clock is so far `away`, in microseconds.
+fn to_write(written: i64, away: i64) -> Option<i64> {
+    let jump = JUMP.as_micros();
+    let next = if u128::from(away.unsigned_abs()) > jump { away } else { 0 };
+    let changed = u128::from(next.abs_diff(written)) > jump || (next == 0 && written != 0);
+    changed.then_some(next)
+}
+
+fn read(file: &Path) -> io::Result<i64> {
+    let text = match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        text => text?,
+    };
+    let away: i64 = text
+        .trim()
+        .parse()
+        .map_err(|_| io::Error::other(format!("{} holds {text:?}, no number", file.display())))?;
+    Ok(if u128::from(away.unsigned_abs()) > TOO_FAR.as_micros() { 0 } else { away })
+}
+
+fn write(file: &Path, away: i64) -> io::Result<()> {
+    if away == 0 {
+        return match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    }
+    let new = file.with_extension("new");
+    fs::write(&new, format!("{away}\n"))?;
+    fs::rename(new, file)
 }
 
 fn wall() -> Time {
@@ -97,6 +177,36 @@ mod tests {
             ours = follow(ours, SECOND, at(8_000_000 + second * 1_000_000));
         }
         assert_eq!(ours, at(208_000_000));
+    }
+
+    #[test]
+    fn how_far_it_is_away_is_written_when_it_changes_and_read_again() {
+        let second = 1_000_000;
+        for (written, away, expected) in [
+            (0, 100, None),
+            (0, -3600 * second, Some(-3600 * second)),
+            (-3600 * second, -3597 * second, None),
+            (-3600 * second, -3594 * second, Some(-3594 * second)),
+            (7 * second, 4 * second, Some(0)),
+            (0, 4 * second, None),
+        ] {
+            assert_eq!(to_write(written, away), expected, "{written} then {away}");
+        }
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let file = file(dir.path());
+        assert_eq!(read(&file).ok(), Some(0), "no file");
+        for (away, expected) in [
+            (-3600 * second, -3600 * second),
+            (3600 * second, 3600 * second),
+            (2 * 24 * HOUR, 0),
+            (0, 0),
+        ] {
+            write(&file, away).expect("it can be written");
+            assert_eq!(read(&file).ok(), Some(expected));
+        }
+        assert!(!file.exists(), "the clocks have met");
+        fs::write(&file, "soon").expect("it can be written");
+        assert!(read(&file).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     api::{self, App},
+    clock,
     config::OnShutdown,
     driver,
     plane::{Handle, Plane},
@@ -58,6 +59,7 @@ pub async fn run(
     if !loopback && !plane.store.keys().await?.iter().any(KeyRecord::works) {
         return Err(ServeError::Open { listen });
     }
+    clock::take_up(&plane.config.data_dir);
     let resumed = driver::resume(&plane).await?;
     if resumed > 0 {
         tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
@@ -66,6 +68,7 @@ pub async fn run(
     let background = [
         tokio::spawn(sweep::run(Arc::clone(&plane))),
         tokio::spawn(prepare::run(Arc::clone(&plane))),
+        tokio::spawn(clock::keep(plane.config.data_dir.clone())),
     ];
     let router = api::router(App { plane: Arc::clone(&plane), loopback, prometheus });
     let closing = Arc::clone(&plane);

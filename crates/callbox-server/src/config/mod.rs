@@ -66,6 +66,8 @@ mod raw_exports {
     }
 }
 
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The defaults, as a file that people can read.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 
@@ -212,7 +214,7 @@ impl Config {
                     raw::RawCage::Off => Cage::Off,
                 },
                 agent: Some(raw.local.agent).filter(|path| !path.as_os_str().is_empty()),
-                boot_timeout: Duration::from_secs(raw.local.boot_timeout_s),
+                boot_timeout: boot_timeout(raw.local.boot_timeout_s)?,
                 translation_cache_mib: raw.local.translation_cache_mib,
                 budget,
                 network: local_network(&raw.local.network)?,
@@ -246,28 +248,18 @@ impl Bot {
                 return Err(wrong(key(field), format!("{value} is less than {least}")));
             }
         }
-        let seconds = |field: &str, value: f64| {
-            let span = Duration::try_from_secs_f64(value).ok().filter(|span| !span.is_zero());
-            span.ok_or_else(|| {
-                wrong(key(field), format!("{value} is no number of seconds above 0"))
-            })
-        };
-        let warn = raw.timeouts.warn_s;
+        let seconds = |field: &str, value| span(key(field), value);
         let limits = Limits {
             queued: seconds("timeouts.queued_s", raw.timeouts.queued_s)?,
             start: seconds("timeouts.start_s", raw.timeouts.start_s)?,
             ready: seconds("timeouts.ready_s", raw.timeouts.ready_s)?,
             join: seconds("timeouts.join_s", raw.timeouts.join_s)?,
             live: seconds("timeouts.live_s", raw.timeouts.live_s)?,
-            warn: Duration::try_from_secs_f64(warn).map_err(|_| {
-                wrong(key("timeouts.warn_s"), format!("{warn} is no number of seconds"))
-            })?,
+            warn: span_or_zero(key("timeouts.warn_s"), raw.timeouts.warn_s)?,
             ending: seconds("timeouts.ending_s", raw.timeouts.ending_s)?,
         };
         let contract = contract::contract(&raw, key)?;
-        let reserve = reserve(&raw.reserve, |field, problem| {
-            wrong(key(&format!("reserve.{field}")), problem)
-        })?;
+        let reserve = reserve(&raw.reserve, |field| key(&format!("reserve.{field}")))?;
         let machine = BotMachine {
             bot: name.to_owned(),
             image: raw.image,
@@ -298,30 +290,52 @@ impl Bot {
             secrets: raw.secrets,
             max_sessions: raw.max_sessions,
             silent_after: seconds("timeouts.silent_s", raw.timeouts.silent_s)?,
-            stop_grace: Duration::try_from_secs_f64(raw.stop_grace_s)
-                .map_err(|_| wrong(key("stop_grace_s"), "no number of seconds"))?,
+            stop_grace: span_or_zero(key("stop_grace_s"), raw.stop_grace_s)?,
             limits,
         })
     }
 }
 
+fn boot_timeout(seconds: u64) -> Result<Duration, ConfigError> {
+    let span = Duration::from_secs(seconds);
+    if span > A_YEAR {
+        return Err(wrong("local.boot_timeout_s", format!("{seconds} s is longer than a year")));
+    }
+    Ok(span)
+}
+
+/// A number of seconds, from 0 to a year: nothing here lasts longer, and sums of them stay numbers.
+fn span_or_zero(key: String, seconds: f64) -> Result<Duration, ConfigError> {
+    let span = Duration::try_from_secs_f64(seconds)
+        .map_err(|_| wrong(&*key, format!("{seconds} is no number of seconds")))?;
+    if span > A_YEAR {
+        return Err(wrong(key, format!("{seconds} s is longer than a year")));
+    }
+    Ok(span)
+}
+
+/// The same, above 0.
+fn span(key: String, seconds: f64) -> Result<Duration, ConfigError> {
+    let span = span_or_zero(key.clone(), seconds)?;
+    if span.is_zero() {
+        return Err(wrong(key, format!("{seconds} is no number of seconds above 0")));
+    }
+    Ok(span)
+}
+
 fn reserve(
     raw: &raw::RawReserve,
-    wrong: impl Fn(&str, String) -> ConfigError,
+    key: impl Fn(&str) -> String,
 ) -> Result<ReserveSize, ConfigError> {
     let raw::RawReserve { min, max, target_hit_ratio, max_age_s } = *raw;
     if min > max {
-        return Err(wrong("min", format!("{min} is more than reserve.max, which is {max}")));
+        return Err(wrong(key("min"), format!("{min} is more than reserve.max, which is {max}")));
     }
     if !(0.0..1.0).contains(&target_hit_ratio) {
         let problem = format!("{target_hit_ratio} is not at least 0 and less than 1");
-        return Err(wrong("target_hit_ratio", problem));
+        return Err(wrong(key("target_hit_ratio"), problem));
     }
-    let max_age = Duration::try_from_secs_f64(max_age_s).ok().filter(|age| !age.is_zero());
-    let max_age = max_age.ok_or_else(|| {
-        wrong("max_age_s", format!("{max_age_s} is no number of seconds above 0"))
-    })?;
-    Ok(ReserveSize { min, max, target_hit_ratio, max_age })
+    Ok(ReserveSize { min, max, target_hit_ratio, max_age: span(key("max_age_s"), max_age_s)? })
 }
 
 fn budget(raw: &raw::RawLocal) -> Result<BudgetConfig, ConfigError> {

@@ -9,24 +9,22 @@
 //! ```
 //!
 //! A duty that is no longer owed is dropped: who hangs up during a start is served at once, and
-//! the machine that was being made is destroyed by its name. A conflict on save means that
-//! somebody else moved the session: the row is read again and everything follows from it.
+//! the machine that was being made is destroyed by its name as soon as its start is over. A
+//! conflict on save means that somebody else moved the session: the row is read again and
+//! everything follows from it.
 
 mod attend;
 mod duties;
 mod resume;
+mod tasks;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use callbox_core::{
     Applied, Duty, EndCode, EndReason, Event, EventKind, Session, State, Time, Warning, apply, owed,
 };
 use callbox_link::Link;
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::{
@@ -36,6 +34,7 @@ use crate::{
     usage::Meter,
 };
 pub use resume::resume;
+use tasks::UnderWay;
 
 /// Starts the driver of a session, unless it has one here.
 pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
@@ -116,28 +115,21 @@ struct Driver {
     row_gone: bool,
 }
 
-/// A duty under way. Ends early, without an event, when it is no longer owed.
-type UnderWay = BoxFuture<'static, (Duty, Option<EventKind>)>;
-
 impl Driver {
     async fn run(mut self) {
-        let mut under_way: FuturesUnordered<UnderWay> = FuturesUnordered::new();
-        let mut stops: HashMap<Duty, JoinHandle<()>> = HashMap::new();
+        let mut under_way = UnderWay::default();
         loop {
             let mut wake_at = self.row.session.deadline_at;
             let duties = owed(&self.row.session);
-            // Dropping is stopping: the task of a duty that is no longer owed is aborted.
-            stops.retain(|duty, task| {
-                duties.contains(duty) || {
-                    task.abort();
-                    false
-                }
-            });
+            under_way.keep(&duties);
             for duty in duties {
                 match duty {
                     Duty::WakeAt(at) => wake_at = at,
-                    duty if stops.contains_key(&duty) => {}
-                    duty => self.begin(duty, &mut under_way, &mut stops),
+                    duty if under_way.may_begin(duty) => {
+                        let work = self.duties.clone().perform(duty, self.row.session.clone());
+                        under_way.begin(duty, work);
+                    }
+                    _ => {}
                 }
             }
             if matches!(self.row.session.state, State::Ended { .. }) {
@@ -147,9 +139,8 @@ impl Driver {
                 // A ready that was told before an exit is taken before it.
                 biased;
                 Some(kind) = self.events.recv() => kind,
-                Some((duty, kind)) = under_way.next() => {
+                Some(kind) = under_way.next() => {
                     let Some(kind) = kind else { continue };
-                    stops.remove(&duty);
                     kind
                 }
                 () = tokio::time::sleep(until(wake_at)) => EventKind::TimePassed,
@@ -157,25 +148,6 @@ impl Driver {
             self.take(kind).await;
         }
         self.finish();
-    }
-
-    /// Each duty is a task of its own, so that a slow one holds nobody up.
-    fn begin(
-        &self,
-        duty: Duty,
-        under_way: &mut FuturesUnordered<UnderWay>,
-        stops: &mut HashMap<Duty, JoinHandle<()>>,
-    ) {
-        let (done, outcome) = tokio::sync::oneshot::channel();
-        let work = self.duties.clone().perform(duty, self.row.session.clone());
-        let task = tokio::spawn(
-            async move {
-                let _ = done.send(work.await);
-            }
-            .in_current_span(),
-        );
-        stops.insert(duty, task);
-        under_way.push(Box::pin(async move { (duty, outcome.await.ok()) }));
     }
 
     /// Applies what happened and saves what became of it, as often as somebody is quicker.

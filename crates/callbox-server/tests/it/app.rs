@@ -89,27 +89,36 @@ impl TestApp {
     /// With further lines under `[limits]`.
     pub(crate) async fn with_limits(script: Script, limits: &str) -> TestApp {
         let (dir, provider) = (TempDir::new().unwrap(), Arc::new(FakeProvider::new(script)));
-        TestApp::configured(config(limits), dir, provider, &Handle::current()).await
+        let front = Arc::clone(&provider);
+        TestApp::configured(config(limits), dir, provider, front, &Handle::current()).await
+    }
+
+    /// With a provider that stands before the fake one.
+    pub(crate) async fn behind(front: Arc<dyn Provider>, fake: Arc<FakeProvider>) -> TestApp {
+        let dir = TempDir::new().unwrap();
+        TestApp::configured(config(HOUSE), dir, fake, front, &Handle::current()).await
     }
 
     /// On a directory and a provider that were there before; its tasks live on `runtime`.
     pub(crate) async fn on(dir: TempDir, provider: Arc<FakeProvider>, runtime: &Handle) -> TestApp {
-        TestApp::configured(config(HOUSE), dir, provider, runtime).await
+        let front = Arc::clone(&provider);
+        TestApp::configured(config(HOUSE), dir, provider, front, runtime).await
     }
 
     async fn configured(
         config: String,
         dir: TempDir,
         provider: Arc<FakeProvider>,
+        front: Arc<dyn Provider>,
         runtime: &Handle,
     ) -> TestApp {
         let path = dir.path().to_owned();
         let rooms = Arc::new(FakeTransport::default());
-        let (provider2, rooms2) = (Arc::clone(&provider), Arc::clone(&rooms));
+        let rooms2 = Arc::clone(&rooms);
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, parts) = oneshot::channel();
         let served = runtime.spawn(async move {
-            let plane = plane(&config, &path, provider2, rooms2).await;
+            let plane = plane(&config, &path, front, rooms2).await;
             let key = async |kind| {
                 let key = keys::create(&*plane.store, kind, "test", callbox_server::now()).await;
                 key.unwrap().1.reveal().to_owned()
@@ -216,7 +225,7 @@ impl TestApp {
 pub(crate) async fn plane(
     config: &str,
     dir: &Path,
-    provider: Arc<FakeProvider>,
+    provider: Arc<dyn Provider>,
     rooms: Arc<FakeTransport>,
 ) -> Arc<Plane> {
     let file = dir.join("callbox.toml");
@@ -227,8 +236,7 @@ pub(crate) async fn plane(
     let store = Arc::new(Sqlite::open(&dir.join("callbox.db")).await.unwrap());
     let tokens = SessionTokens::new(store.deployment().await.unwrap().secret);
     let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
-    let providers = vec![provider as Arc<dyn Provider>];
-    Plane::new(config, store, providers, vec![websocket, rooms], tokens, logs)
+    Plane::new(config, store, vec![provider], vec![websocket, rooms], tokens, logs)
 }
 
 /// The code under which a session ended.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use callbox_core::Fault;
-use callbox_machines::{Script, StartFault};
+use callbox_machines::{FakeProvider, Script, StartFault};
 use callbox_server::serve::{self, ServeError};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -153,9 +153,9 @@ async fn without_keys_only_this_host_is_served_and_the_first_key_locks_the_door(
 #[tokio::test]
 async fn without_keys_an_open_address_is_refused() {
     let dir = tempfile::tempdir().unwrap();
+    let provider = Arc::new(FakeProvider::default());
     let plane =
-        crate::app::plane(&crate::app::config(""), dir.path(), Arc::default(), Arc::default())
-            .await;
+        crate::app::plane(&crate::app::config(""), dir.path(), provider, Arc::default()).await;
     // Bound, but never served: the refusal comes first.
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let refused = serve::run(plane, listener, None, std::future::pending()).await;

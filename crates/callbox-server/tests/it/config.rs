@@ -80,6 +80,11 @@ fn what_is_wrong_is_named() {
         ("[local.network]\ndeny = [\"fd00::/8\"]", "local.network.deny"),
         ("[local.network]\nlinks = \"240.0.0.0/30\"", "local.network.links"),
         ("[local.network]\nconnections = 0", "local.network.connections"),
+        ("[bots.a]\nimage = \"x\"\nstop_grace_s = 1.8e19", "bots.a.stop_grace_s"),
+        ("[bots.a]\nimage = \"x\"\n[bots.a.timeouts]\nlive_s = 4e7", "bots.a.timeouts.live_s"),
+        ("[bots.a]\nimage = \"x\"\n[bots.a.timeouts]\nwarn_s = 4e7", "bots.a.timeouts.warn_s"),
+        ("[bots.a]\nimage = \"x\"\n[bots.a.reserve]\nmax_age_s = 4e7", "bots.a.reserve.max_age_s"),
+        ("[local]\nboot_timeout_s = 40000000", "local.boot_timeout_s"),
         ("[bots", "TOML"),
     ];
     for (text, word) in cases {

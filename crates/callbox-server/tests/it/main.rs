@@ -4,6 +4,7 @@
 mod app;
 mod bad_input;
 mod config;
+mod duties;
 mod lifecycle;
 mod media;
 mod openapi;
