@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Dispatcher, Home, Setting, Started, Wire};
+use crate::support::{Dispatcher, Home, PATIENCE, Setting, Started, Wire, until};
 
 const BOTS: &str = r#"
 [bots.tiny]
@@ -33,7 +33,7 @@ async fn a_host_clock_that_jumps_ends_no_call_and_holds_none() {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
     let setting = Setting { environment: &environment, ..Setting::default() };
-    let dispatcher = Dispatcher::ready_as(&home, BOTS, &setting).await;
+    let mut dispatcher = Dispatcher::ready_as(&home, BOTS, &setting).await;
     let first = call(&dispatcher, "before").await;
 
     // Longer than the longest call, and than everything that has a deadline.
@@ -45,6 +45,20 @@ async fn a_host_clock_that_jumps_ends_no_call_and_holds_none() {
         echo(&mut wire, text).await;
         wire.hang_up().await;
         assert_eq!(dispatcher.end_of(&session.id).await.0, "client-left");
+
+        // The next dispatcher goes on with the clock of this one.
+        until("its distance is written down", PATIENCE, || against(&home, jump)).await;
+        dispatcher.kill().await;
+        dispatcher = Dispatcher::ready_as(&home, BOTS, &setting).await;
+        let left = dispatcher.session(&first.0.id).await;
+        assert_eq!(left["state"], "live", "restarted after {jump}: {left}");
+        let began = left["moments"]["joined"].as_str().unwrap().parse::<jiff::Timestamp>();
+        let (session, wire) = call(&dispatcher, "restarted").await;
+        let now = dispatcher.session(&session.id).await;
+        let now = now["moments"]["joined"].as_str().unwrap().parse::<jiff::Timestamp>();
+        let between = now.unwrap().duration_since(began.unwrap()).as_secs();
+        assert!((0..1800).contains(&between), "{between} s between two calls, after {jump}");
+        wire.hang_up().await;
     }
     assert!(home.log().contains("the host's clock was set"), "it did not jump");
     let (session, mut wire) = first;
@@ -52,6 +66,13 @@ async fn a_host_clock_that_jumps_ends_no_call_and_holds_none() {
     wire.hang_up().await;
     assert_eq!(dispatcher.end_of(&session.id).await.0, "client-left");
     dispatcher.stop().await;
+}
+
+/// Whether the clock is known to be two hours at least on the other side of the jump.
+fn against(home: &Home, jump: &str) -> bool {
+    let away = fs::read_to_string(home.data().join("clock")).unwrap_or_default();
+    let away: i64 = away.trim().parse().unwrap_or(0);
+    away.abs() > 2 * 3600 * 1_000_000 && (away < 0) == jump.starts_with('+')
 }
 
 async fn call(dispatcher: &Dispatcher<'_>, text: &str) -> (Started, Wire) {
