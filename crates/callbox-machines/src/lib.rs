@@ -244,8 +244,8 @@ pub trait Provider: Send + Sync {
     }
 
     /// Gives up something that was prepared ahead (a machine in reserve), because a session needs
-    /// its room; never one that a claim before it will take. False if there is nothing left to
-    /// give up.
+    /// its room; never one that a claim before it will take. What is given up is chosen before the
+    /// first await: others are admitted after that. False if there is nothing left to give up.
     ///
     /// # Errors
     /// A [`Fault`]; the caller asks again.

@@ -21,6 +21,7 @@ mod view;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard},
+    task::Poll,
     time::Duration,
 };
 
@@ -85,7 +86,11 @@ pub struct Place {
 enum Verdict {
     In,
     Wait,
-    Never { detail: String },
+    /// Something was given up for it, and the turn with it: to be asked anew.
+    Again,
+    Never {
+        detail: String,
+    },
 }
 
 impl Queue {
@@ -127,7 +132,8 @@ impl Queue {
         new: &mut NewSession,
         may_shed: usize,
     ) -> Result<Inserted, StoreError> {
-        if let Verdict::In = self.decide(plane, &new.session, may_shed).await {
+        // The turn is the caller's: until the row is in, nothing else keeps the room for it.
+        if let Verdict::In = self.decide(plane, &new.session, may_shed, &mut None).await {
             let admitted = Event { at: new.session.moments.accepted, kind: EventKind::Admitted };
             if let Ok(Applied::Changed(session)) = apply(&new.session, &admitted) {
                 new.session = *session;
@@ -146,11 +152,11 @@ impl Queue {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let verdict = {
-                let _turn = self.turn().await;
-                self.decide(plane, session, MOST_SHED).await
-            };
+            let mut turn = Some(self.turn().await);
+            let verdict = self.decide(plane, session, 1, &mut turn).await;
+            drop(turn);
             match verdict {
+                Verdict::Again => {}
                 Verdict::In => {
                     let mut known = self.known();
                     known.moves.mark(clock::now());
@@ -237,8 +243,15 @@ impl Queue {
     }
 
     /// Whether this session may start now; for its room, so many machines in reserve may be given
-    /// up. Only with `turn` held.
-    async fn decide(&self, plane: &Plane, session: &Session, may_shed: usize) -> Verdict {
+    /// up. Only with the turn held; one that is handed in is given back as soon as what is given up
+    /// is chosen, so that nobody waits for its end but this session, which still is the first.
+    async fn decide(
+        &self,
+        plane: &Plane,
+        session: &Session,
+        may_shed: usize,
+        turn: &mut Option<TurnGuard<'_, ()>>,
+    ) -> Verdict {
         // Without bot or provider it will not get far, but it has nothing to wait for.
         let Some(provider) = plane.providers.get(session.provider.as_str()) else {
             return Verdict::In;
@@ -259,9 +272,13 @@ impl Queue {
                 Ok(Admission::Granted) => return Verdict::Wait,
                 Ok(Admission::Full { detail }) => {
                     shed += 1;
-                    if shed > may_shed || !gave_up(&**provider, &next, &view.claims).await {
+                    let handed_in = turn.is_some();
+                    if shed > may_shed || !gave_up(&**provider, &next, &view.claims, turn).await {
                         tracing::debug!(session.id = %session.id, detail, "no room");
                         return Verdict::Wait;
+                    }
+                    if handed_in {
+                        return Verdict::Again;
                     }
                 }
                 Err(fault) => {
@@ -297,8 +314,21 @@ impl Known {
     }
 }
 
-async fn gave_up(provider: &dyn Provider, next: &MachineSpec, claims: &[Claim]) -> bool {
-    provider.shed(next, claims).await.unwrap_or_else(|fault| {
+async fn gave_up(
+    provider: &dyn Provider,
+    next: &MachineSpec,
+    claims: &[Claim],
+    turn: &mut Option<TurnGuard<'_, ()>>,
+) -> bool {
+    let mut shedding = provider.shed(next, claims);
+    // A provider chooses before its first await: until then the claims must not change.
+    let begun = futures::poll!(&mut shedding);
+    drop(turn.take());
+    let done = match begun {
+        Poll::Ready(done) => done,
+        Poll::Pending => shedding.await,
+    };
+    done.unwrap_or_else(|fault| {
         tracing::warn!(provider = provider.name(), %fault, "cannot give up a reserve");
         false
     })

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use callbox_core::Fault;
 use callbox_link::Link;
 use callbox_machines::{
-    BotMachine, FakeProvider, MachineSpec, Progress, Provider, StartFault, Started,
+    Admission, BotMachine, Claim, FakeProvider, MachineSpec, Progress, Provider, StartFault,
+    Started,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -25,6 +26,9 @@ struct Front {
     blocked_until: Option<Mutex<mpsc::Receiver<()>>>,
     blocks: watch::Sender<bool>,
     destroyed_while_blocked: AtomicBool,
+    /// `shed` chooses, and then waits while this is so.
+    shed_held: watch::Sender<bool>,
+    sheds: watch::Sender<bool>,
     /// So many calls panic before one does not.
     panics: AtomicU32,
 }
@@ -39,6 +43,8 @@ impl Front {
             blocked_until: blocked_until.map(Mutex::new),
             blocks: watch::Sender::new(false),
             destroyed_while_blocked: AtomicBool::new(false),
+            shed_held: watch::Sender::new(false),
+            sheds: watch::Sender::new(false),
             panics: AtomicU32::new(panics),
         });
         let provider = Arc::clone(&front);
@@ -74,6 +80,18 @@ impl Provider for Front {
             return started;
         }
         self.fake.ensure(spec).await
+    }
+
+    async fn admit(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
+        self.fake.admit(next, claimed).await
+    }
+
+    async fn shed(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
+        let done = self.fake.shed(next, claimed).await;
+        let mut shed_held = self.shed_held.subscribe();
+        self.sheds.send_replace(true);
+        shed_held.wait_for(|held| !*held).await.unwrap();
+        done
     }
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {
@@ -123,5 +141,22 @@ async fn a_duty_that_panics_is_begun_again() {
         .await
         .unwrap();
     app.wait(&id, "ended").await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn who_has_a_machine_in_reserve_does_not_wait_while_another_is_given_up() {
+    let (front, provider) = Front::new(None, 0);
+    front.fake.set(|script| (script.room, script.reserve_for_others) = (Some(1), 1));
+    front.shed_held.send_replace(true);
+    let app = TestApp::behind(provider, Arc::clone(&front.fake)).await;
+    let (first, _) = app.start(json!({ "bot": "parrot" })).await;
+    front.sheds.subscribe().wait_for(|sheds| *sheds).await.unwrap();
+    front.fake.set(|script| (script.room, script.reserve) = (Some(2), 1));
+    let (second, _) = app.start(json!({ "bot": "parrot" })).await;
+    app.wait(&second, "ready").await;
+    assert!(app.until(&first, |_| true).await.moments.admitted.is_none(), "its room is not free");
+    front.shed_held.send_replace(false);
+    app.wait(&first, "ready").await;
     app.finish().await;
 }
