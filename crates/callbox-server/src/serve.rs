@@ -110,6 +110,9 @@ pub async fn run(
             Err(_) => tracing::warn!("the last sweep takes long; the next dispatcher goes on"),
         }
     }
+    if matches!(plane.store.living().await, Ok(living) if living.is_empty()) {
+        clock::forget(&plane.config.data_dir);
+    }
     let _ = stop_serving.send(());
     // Clients that keep a connection open must not keep us.
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
