@@ -78,6 +78,12 @@ impl Parked {
         self.record.template.as_deref()
     }
 
+    /// Its name, until it is claimed.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.directory.name()
+    }
+
     /// Whether its QEMU is gone: it is of no use any more.
     #[must_use]
     pub fn is_lost(&self) -> bool {
@@ -223,19 +229,34 @@ impl Host {
         RunDir::destroy(&self.layout, &name).await
     }
 
+    /// The names of all parked machines of this data directory, whoever holds them.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn parked(&self) -> Result<Vec<String>, Error> {
+        let directories = RunDir::all(&self.layout)?;
+        let names = directories.iter().map(|directory| directory.name().to_owned());
+        Ok(names.filter(|name| name.starts_with(PREFIX)).collect())
+    }
+
+    /// Removes a parked machine by name; nothing else is ever removed by this.
+    ///
+    /// # Errors
+    /// As [`Host::destroy`].
+    pub async fn remove_parked(&self, name: &str) -> Result<(), Error> {
+        if name.starts_with(PREFIX) { RunDir::destroy(&self.layout, name).await } else { Ok(()) }
+    }
+
     /// Removes parked machines that nobody holds any more: those of a dispatcher that died, and
     /// those whose making was given up. The caller must hold none.
     ///
     /// # Errors
     /// When one cannot be removed.
     pub async fn clear_reserves(&self) -> Result<usize, Error> {
-        let mut cleared = 0;
-        for directory in RunDir::all(&self.layout)? {
-            if directory.name().starts_with(PREFIX) {
-                RunDir::destroy(&self.layout, directory.name()).await?;
-                cleared += 1;
-            }
+        let parked = self.parked()?;
+        for name in &parked {
+            self.remove_parked(name).await?;
         }
-        Ok(cleared)
+        Ok(parked.len())
     }
 }

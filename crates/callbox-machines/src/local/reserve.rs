@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_secs(2);
 /// Longest rest after a machine was made or could not be, so that calls under way keep most of
 /// the processors.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// How long a machine may be in no pool before it is nobody's.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// How long starts that follow each other may keep a machine from being made.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a bot whose machine could not be made is left alone, at first and at most.
@@ -120,6 +122,22 @@ impl Reserves {
         self.pools().values_mut().flat_map(|pool| std::mem::take(&mut pool.ready)).collect()
     }
 
+    /// Machines that have been in no pool for a while: their removal was given up or failed. One
+    /// that a session is just taking is in no pool either, but soon has another name.
+    fn forgotten(&self, host: &Host, strays: &mut BTreeMap<String, Instant>) -> Vec<String> {
+        let parked = host.parked().unwrap_or_default();
+        let pools = self.pools();
+        let held = |name: &String| {
+            pools.values().flat_map(|pool| &pool.ready).any(|parked| parked.name() == name)
+        };
+        strays.retain(|name, _| parked.contains(name) && !held(name));
+        for name in parked.into_iter().filter(|name| !held(name)) {
+            strays.entry(name).or_insert_with(Instant::now);
+        }
+        let old = strays.iter().filter(|(_, since)| since.elapsed() > FORGOTTEN);
+        old.map(|(name, _)| name.clone()).collect()
+    }
+
     fn pools(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
         self.pools.lock().expect("no panic while held")
     }
@@ -149,6 +167,7 @@ pub(super) async fn tend(reserves: &Reserves, bots: &[Arc<BotMachine>], maker: &
         reserves.pools().entry(bot.bot.clone()).or_insert(pool);
     }
     let mut last_made = Instant::now();
+    let mut strays = BTreeMap::new();
     loop {
         let rest = match next(reserves, maker, last_made.elapsed()) {
             Some(bot) => {
@@ -159,6 +178,12 @@ pub(super) async fn tend(reserves: &Reserves, bots: &[Arc<BotMachine>], maker: &
             None => TICK,
         };
         maker.host().let_go_of_removed_templates();
+        for name in reserves.forgotten(maker.host(), &mut strays) {
+            match maker.host().remove_parked(&name).await {
+                Ok(()) => tracing::warn!(name, "removed a machine of the reserve that nobody held"),
+                Err(error) => tracing::warn!(name, error = %chain(&error), "it stays for now"),
+            }
+        }
         for parked in surplus(reserves) {
             discard(maker.host(), parked).await;
         }
