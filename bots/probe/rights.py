@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,10 @@ def _attempts() -> dict[str, Callable[[], None]]:
         "make a user namespace": lambda: _call(LIBC.unshare(CLONE_NEWUSER)),
     }
     for port in sorted(glob.glob("/dev/vport*")) or ["/dev/vport0p1", "/dev/vport0p2"]:
-        attempts[f"speak as the agent ({port})"] = lambda port=port: _open(port, os.O_RDWR)
+        attempts[f"speak as the agent ({port})"] = partial(_open, port, os.O_RDWR)
     for disk in sorted(glob.glob("/dev/vd?")) or ["/dev/vda"]:
-        attempts[f"read the image's device ({disk})"] = lambda disk=disk: _read(disk)
-        attempts[f"write the image ({disk})"] = lambda disk=disk: _write_block(disk)
+        attempts[f"read the image's device ({disk})"] = partial(_read, disk)
+        attempts[f"write the image ({disk})"] = partial(_write_block, disk)
     return attempts
 
 

@@ -16,6 +16,7 @@ import os
 import struct
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 FAULTS = set(filter(None, os.environ.get("TINY_FAULTS", "").split(",")))
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -27,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         if self.path == "/livez":
             self.answer(200, b"{}")
         elif self.path == "/readyz":
@@ -37,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(404, b"{}")
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/_callbox/wake":
             self.wake(json.loads(body))
@@ -46,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(404, b"{}")
 
-    def wake(self, wake):
+    def wake(self, wake: dict[str, Any]) -> None:
         if "wake-refused" in FAULTS:
             self.answer(500, b'{"error":"refused on purpose"}')
         elif "wake-garbage" in FAULTS:
@@ -55,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             generation = "0" * 32 if "wake-other" in FAULTS else wake.get("generation_id")
             self.answer(200, json.dumps({"generation_id": generation, "reseeded": []}).encode())
 
-    def answer(self, status, body):
+    def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -63,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def websocket(self):
+    def websocket(self) -> None:
         key = self.headers["Sec-WebSocket-Key"].encode()
         accept = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
         self.send_response(101)
@@ -75,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         print("tiny: in a call", flush=True)
         while True:
             kind, payload = self.receive()
-            if kind in (None, CLOSE):
+            if kind is None or kind == CLOSE:
                 break
             if "silent" in FAULTS:
                 continue
@@ -90,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(CLOSE, payload[:2])
         print("tiny: call over", flush=True)
 
-    def receive(self):
+    def receive(self) -> tuple[int | None, bytes]:
         head = self.rfile.read(2)
         if len(head) < 2:
             return None, b""
@@ -103,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         payload = self.rfile.read(size)
         return head[0] & 0x0F, bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
 
-    def send(self, kind, payload):
+    def send(self, kind: int, payload: bytes) -> None:
         size = len(payload)
         if size < 126:
             head = struct.pack("!BB", 0x80 | kind, size)
@@ -113,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
             head = struct.pack("!BBQ", 0x80 | kind, 127, size)
         self.wfile.write(head + payload)
 
-    def log_message(self, format, *args):
+    def log_message(self, format: str, *args: object) -> None:
         """Not every request is news."""
 
 
