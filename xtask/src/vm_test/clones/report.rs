@@ -25,7 +25,7 @@ impl Report<'_> {
     pub fn ok(&self) -> bool {
         one_template(&templates(self.clones))
             && verdicts(self.clones).iter().all(Verdict::ok)
-            && (self.control.is_none() || self.from_reserve() > 0)
+            && (self.control.is_none() || self.reserved() > 0)
             && self.control_misses().is_none_or(|misses| misses.is_empty())
     }
 
@@ -39,7 +39,7 @@ impl Report<'_> {
     }
 
     /// How many of them had waited in a reserve.
-    fn from_reserve(&self) -> usize {
+    fn reserved(&self) -> usize {
         self.clones.iter().filter(|clone| clone.start == "reserve").count()
     }
 
@@ -60,7 +60,7 @@ impl Report<'_> {
             "ok": self.ok(),
             "bot": self.bot,
             "clones": self.clones.len(),
-            "of_them_from_a_reserve": self.from_reserve(),
+            "of_them_from_a_reserve": self.reserved(),
             "one_template": one_template(&templates(self.clones)),
             "values": verdicts(self.clones).iter().map(Verdict::json).collect::<Vec<_>>(),
             "clock": self.clocks().json(),
@@ -77,7 +77,7 @@ impl Report<'_> {
     }
 
     pub fn print(&self) {
-        let (clones, reserve) = (self.clones.len(), self.from_reserve());
+        let (clones, reserve) = (self.clones.len(), self.reserved());
         println!(
             "{clones} clones of one template of {}, {reserve} of them from a reserve\n",
             self.bot
