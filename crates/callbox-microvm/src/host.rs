@@ -168,6 +168,12 @@ impl Host {
         Ok(names.filter(|name| check_name(name).is_ok()).collect())
     }
 
+    /// Whether there is a machine of this name, whatever its state; no more than a look.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        check_name(name).is_ok() && RunDir::at(&self.layout, name).path().exists()
+    }
+
     /// The machine of this name, whatever its state.
     ///
     /// # Errors
