@@ -5,8 +5,10 @@
 //! *changed*, *already so*, *denied because*.
 
 use crate::{
-    BotExit, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, MachineState, RoomState,
-    Session, State, Time, Warning,
+    BotExit, EndCode, EndReason, Event, EventKind, MachineFacts, MachineState, ReadyWhen,
+    RoomState, Session, State, Time, Warning,
+    deadline::{overdue, warn_at},
+    restart::{failed, next_incarnation},
 };
 
 /// What became of an event that was not denied.
@@ -33,9 +35,12 @@ pub enum Denied {
     /// The event is about another machine of the session than the current one.
     #[error("the event is about an earlier machine of the session")]
     OtherIncarnation,
-    /// Only an ending session has its machine and room taken away.
-    #[error("the session is not ending")]
-    NotEnding,
+    /// Nobody asked for its machine or room to be taken away.
+    #[error("nothing of the session is to go")]
+    NotGoing,
+    /// The machine is to go, and another one to come.
+    #[error("the machine is being replaced")]
+    Replaced,
 }
 
 /// What `event` makes of `session`.
@@ -64,24 +69,27 @@ fn queued(next: &mut Session, event: &Event) -> Result<(), Denied> {
         E::ClientOverflow { detail } => {
             end(next, event.at, EndReason::new(EndCode::ClientOverflow, detail));
         }
+        E::PlaceLost { detail } => place_lost(next, event.at, detail),
         E::TimePassed => time_passed(next, event.at),
         // A websocket client may be quicker than admission.
-        E::ClientJoined => {
-            next.moments.joined.get_or_insert(event.at);
-        }
-        E::MachineStarted { .. }
+        E::ClientJoined => client_joined(next, event.at),
+        E::RoomEmpty => client_gone(next, event.at),
+        E::MachineMade { .. }
+        | E::MachineStarted { .. }
         | E::MachineFailed { .. }
         | E::MachineLost { .. }
         | E::RoomOpened
         | E::RoomFailed { .. }
-        | E::BotReady
+        | E::BotReady { .. }
+        | E::BotPresent
         | E::BotNotReady { .. }
-        | E::BotExited(_)
+        | E::BotExited { .. }
+        | E::BotBroke { .. }
         | E::Audible
         | E::WarningDelivered
         | E::WarningFailed { .. }
         | E::Measured(_) => return Err(Denied::NotAdmitted),
-        E::MachineDestroyed | E::RoomClosed => return Err(Denied::NotEnding),
+        E::MachineDestroyed { .. } | E::RoomClosed => return Err(Denied::NotGoing),
     }
     Ok(())
 }
@@ -89,40 +97,41 @@ fn queued(next: &mut Session, event: &Event) -> Result<(), Denied> {
 fn active(next: &mut Session, event: &Event) -> Result<(), Denied> {
     use EventKind as E;
     let at = event.at;
+    if let Some(incarnation) = about(&event.kind) {
+        check_incarnation(next, incarnation)?;
+    }
     match &event.kind {
         E::Admitted => {}
-        E::MachineStarted { incarnation, facts } => {
-            check_incarnation(next, *incarnation)?;
-            machine_started(next, at, facts);
+        E::MachineMade { id, .. } => made(next, id)?,
+        E::MachineStarted { facts, .. } => machine_started(next, at, facts)?,
+        E::MachineFailed { reason, .. } => failed(next, at, reason.clone()),
+        E::MachineLost { detail, .. } => {
+            failed(next, at, EndReason::new(EndCode::MachineLost, detail));
         }
-        E::MachineFailed { incarnation, reason } => {
-            check_incarnation(next, *incarnation)?;
-            // Still wanted, so that it is destroyed by name: a start that failed half-way may
-            // have left something, and destroying nothing costs little.
-            end(next, at, reason.clone());
-        }
-        E::MachineLost { incarnation, detail } => {
-            check_incarnation(next, *incarnation)?;
-            end(next, at, EndReason::new(EndCode::MachineLost, detail));
-        }
+        E::PlaceLost { detail } => place_lost(next, at, detail),
         E::RoomOpened => next.room = RoomState::Open,
         E::RoomFailed { detail } => {
             next.room = RoomState::Gone;
             end(next, at, EndReason::new(EndCode::RoomFailed, detail));
         }
-        E::BotReady => {
-            next.moments.ready.get_or_insert(at);
-            settle(next, at);
+        E::BotReady { .. } => {
+            next.moments.bot_said.get_or_insert(at);
+            seen_ready(next, at, ReadyWhen::Bot);
         }
-        E::BotNotReady { detail } => end(next, at, EndReason::new(EndCode::BotNotReady, detail)),
-        E::BotExited(exit) => {
+        E::BotPresent => {
+            next.moments.bot_present.get_or_insert(at);
+            seen_ready(next, at, ReadyWhen::Room);
+        }
+        E::BotNotReady { detail, .. } => {
+            failed(next, at, EndReason::new(EndCode::BotNotReady, detail));
+        }
+        E::BotExited { exit, .. } => {
             let why = exit_reason(exit, next.moments.ready.is_some());
-            end(next, at, why);
+            failed(next, at, why);
         }
-        E::ClientJoined => {
-            next.moments.joined.get_or_insert(at);
-            settle(next, at);
-        }
+        E::BotBroke { detail, .. } => failed(next, at, EndReason::new(EndCode::BotFailed, detail)),
+        E::ClientJoined => client_joined(next, at),
+        E::RoomEmpty => client_gone(next, at),
         E::ClientLeft { detail } => end(next, at, EndReason::new(EndCode::ClientLeft, detail)),
         E::ClientOverflow { detail } => {
             end(next, at, EndReason::new(EndCode::ClientOverflow, detail))
@@ -135,7 +144,8 @@ fn active(next: &mut Session, event: &Event) -> Result<(), Denied> {
         E::Measured(seen) => next.usage = Some(*seen),
         E::EndRequested(why) => end(next, at, why.clone()),
         E::TimePassed => time_passed(next, at),
-        E::MachineDestroyed | E::RoomClosed => return Err(Denied::NotEnding),
+        E::MachineDestroyed { .. } => next_incarnation(next, at)?,
+        E::RoomClosed => return Err(Denied::NotGoing),
     }
     Ok(())
 }
@@ -143,7 +153,11 @@ fn active(next: &mut Session, event: &Event) -> Result<(), Denied> {
 fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Denied> {
     use EventKind as E;
     match &event.kind {
-        E::MachineDestroyed => next.machine = gone_machine(next.machine),
+        E::MachineDestroyed { incarnation } => {
+            check_incarnation(next, *incarnation)?;
+            next.machine = gone_machine(next.machine);
+        }
+        E::PlaceLost { .. } => next.machine = gone_machine(next.machine),
         E::RoomClosed => next.room = gone_room(next.room),
         E::RoomFailed { .. } => next.room = gone_room(next.room),
         E::Measured(seen) => next.usage = Some(*seen),
@@ -151,7 +165,9 @@ fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Deni
         E::EndRequested(_)
         | E::ClientLeft { .. }
         | E::ClientOverflow { .. }
-        | E::BotExited(_)
+        | E::RoomEmpty
+        | E::BotExited { .. }
+        | E::BotBroke { .. }
         | E::BotNotReady { .. }
         | E::MachineFailed { .. }
         | E::MachineLost { .. }
@@ -164,9 +180,11 @@ fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Deni
             }
         }
         E::Admitted
+        | E::MachineMade { .. }
         | E::MachineStarted { .. }
         | E::RoomOpened
-        | E::BotReady
+        | E::BotReady { .. }
+        | E::BotPresent
         | E::ClientJoined
         | E::Audible => return Err(Denied::Ending),
     }
@@ -178,26 +196,63 @@ fn ended(event: &Event) -> Result<(), Denied> {
     use EventKind as E;
     match &event.kind {
         // Repeats of what brought it here, and wishes that are already fulfilled.
-        E::MachineDestroyed
+        E::MachineDestroyed { .. }
+        | E::PlaceLost { .. }
         | E::RoomClosed
+        | E::RoomEmpty
         | E::EndRequested(_)
         | E::ClientLeft { .. }
         | E::TimePassed => Ok(()),
         E::Admitted
+        | E::MachineMade { .. }
         | E::MachineStarted { .. }
         | E::MachineFailed { .. }
         | E::MachineLost { .. }
         | E::RoomOpened
         | E::RoomFailed { .. }
-        | E::BotReady
+        | E::BotReady { .. }
+        | E::BotPresent
         | E::BotNotReady { .. }
-        | E::BotExited(_)
+        | E::BotExited { .. }
+        | E::BotBroke { .. }
         | E::ClientJoined
         | E::ClientOverflow { .. }
         | E::Audible
         | E::WarningDelivered
         | E::WarningFailed { .. }
         | E::Measured(_) => Err(Denied::Ended),
+    }
+}
+
+/// Which machine of the session an event is about, for those that are about one.
+fn about(kind: &EventKind) -> Option<u32> {
+    use EventKind as E;
+    match kind {
+        E::MachineMade { incarnation, .. }
+        | E::MachineStarted { incarnation, .. }
+        | E::MachineFailed { incarnation, .. }
+        | E::MachineLost { incarnation, .. }
+        | E::BotReady { incarnation }
+        | E::BotNotReady { incarnation, .. }
+        | E::BotExited { incarnation, .. }
+        | E::BotBroke { incarnation, .. }
+        | E::MachineDestroyed { incarnation } => Some(*incarnation),
+        E::Admitted
+        | E::PlaceLost { .. }
+        | E::RoomOpened
+        | E::RoomFailed { .. }
+        | E::BotPresent
+        | E::ClientJoined
+        | E::ClientLeft { .. }
+        | E::RoomEmpty
+        | E::ClientOverflow { .. }
+        | E::Audible
+        | E::WarningDelivered
+        | E::WarningFailed { .. }
+        | E::Measured(_)
+        | E::EndRequested(_)
+        | E::TimePassed
+        | E::RoomClosed => None,
     }
 }
 
@@ -211,39 +266,72 @@ fn admit(next: &mut Session, at: Time) {
     next.moments.admitted.get_or_insert(at);
 }
 
-fn machine_started(next: &mut Session, at: Time, facts: &MachineFacts) {
-    if next.machine == MachineState::Running {
-        return;
+fn made(next: &mut Session, id: &str) -> Result<(), Denied> {
+    if next.machine == MachineState::Failed {
+        return Err(Denied::Replaced);
+    }
+    next.machine_id.get_or_insert_with(|| id.to_owned());
+    Ok(())
+}
+
+fn machine_started(next: &mut Session, at: Time, facts: &MachineFacts) -> Result<(), Denied> {
+    match next.machine {
+        MachineState::Running => return Ok(()),
+        MachineState::Failed => return Err(Denied::Replaced),
+        MachineState::None | MachineState::Wanted | MachineState::Gone => {}
     }
     next.machine = MachineState::Running;
     next.facts = Some(facts.clone());
     next.moments.started.get_or_insert(at);
     next.state = State::Joining;
     next.deadline_at = at.after(next.limits.ready);
+    seen_ready(next, at, ReadyWhen::Machine);
     settle(next, at);
+    Ok(())
+}
+
+/// One of the things by which a bot is seen to be ready; only one of them counts.
+fn seen_ready(next: &mut Session, at: Time, by: ReadyWhen) {
+    let may_become = matches!(next.state, State::Starting | State::Joining) && !next.ready;
+    if next.ready_when == by && may_become && next.machine != MachineState::Failed {
+        next.ready = true;
+        next.moments.ready.get_or_insert(at);
+        settle(next, at);
+    }
+}
+
+fn client_joined(next: &mut Session, at: Time) {
+    next.moments.joined.get_or_insert(at);
+    next.alone_at = None;
+    settle(next, at);
+}
+
+/// A bot that nobody called yet waits for its client instead.
+fn client_gone(next: &mut Session, at: Time) {
+    if next.moments.joined.is_some() && !next.limits.alone.is_zero() {
+        next.alone_at.get_or_insert(at.after(next.limits.alone));
+    }
 }
 
 /// Moves a session on whose missing part may just have arrived.
 fn settle(next: &mut Session, at: Time) {
-    if next.state != State::Joining {
+    if next.state != State::Joining || !next.ready {
         return;
     }
-    match (next.moments.ready, next.moments.joined) {
-        (Some(_), Some(_)) => {
-            next.state = State::Live;
-            next.deadline_at = at.after(next.limits.live);
-            next.warn_at = warn_at(next, at);
-        }
-        (Some(ready), None) => next.deadline_at = ready.after(next.limits.join),
-        (None, _) => {}
+    if next.moments.joined.is_none() {
+        next.deadline_at = at.after(next.limits.join);
+        return;
+    }
+    next.state = State::Live;
+    next.deadline_at = *next.live_until.get_or_insert(at.after(next.limits.live));
+    if next.warn_at.is_none() {
+        next.warn_at = warn_at(next, at);
     }
 }
 
-/// A call that is shorter than the warning is warned of at its half: told at its beginning, it
-/// would begin with its end.
-fn warn_at(session: &Session, live_since: Time) -> Option<Time> {
-    let Limits { live, warn, .. } = session.limits;
-    (!warn.is_zero()).then(|| live_since.after(live - warn.min(live / 2)))
+fn place_lost(next: &mut Session, at: Time, detail: &str) {
+    next.machine = gone_machine(next.machine);
+    end(next, at, EndReason::new(EndCode::MachineLost, detail));
 }
 
 fn warned(next: &mut Session, outcome: Warning) {
@@ -253,33 +341,18 @@ fn warned(next: &mut Session, outcome: Warning) {
 }
 
 fn time_passed(next: &mut Session, at: Time) {
-    if at < next.deadline_at {
-        let due = next.state == State::Live && next.warn_at.is_some_and(|warn_at| at >= warn_at);
-        if due && next.warning == Warning::Ahead {
-            next.warning = Warning::Due;
+    match overdue(next, at) {
+        Some(why) => end(next, at, why),
+        None => {
+            let due = next.state == State::Live && next.warn_at.is_some_and(|warn| at >= warn);
+            if due && next.warning == Warning::Ahead {
+                next.warning = Warning::Due;
+            }
         }
-        return;
     }
-    let (code, what, span) = match (&next.state, next.moments.ready) {
-        (State::Queued, _) => {
-            (EndCode::QueueTimeout, "there was no room for its machine", next.limits.queued)
-        }
-        (State::Starting, _) => {
-            (EndCode::StartTimeout, "the machine did not start", next.limits.start)
-        }
-        (State::Joining, None) => {
-            (EndCode::ReadyTimeout, "the bot did not become ready", next.limits.ready)
-        }
-        (State::Joining, Some(_)) => (EndCode::JoinTimeout, "no client joined", next.limits.join),
-        (State::Live, _) => {
-            (EndCode::MaxDuration, "the call reached its longest time", next.limits.live)
-        }
-        (State::Ending { .. } | State::Ended { .. }, _) => return,
-    };
-    end(next, at, EndReason::new(code, format!("{what} within {} s", span.as_secs_f64())));
 }
 
-fn end(next: &mut Session, at: Time, why: EndReason) {
+pub(crate) fn end(next: &mut Session, at: Time, why: EndReason) {
     next.state = State::Ending { why: why.clone() };
     next.deadline_at = at.after(next.limits.ending);
     finish_if_clean(next, at, &why);
@@ -297,7 +370,10 @@ fn finish_if_clean(next: &mut Session, at: Time, why: &EndReason) {
 fn gone_machine(state: MachineState) -> MachineState {
     match state {
         MachineState::None => MachineState::None,
-        MachineState::Wanted | MachineState::Running | MachineState::Gone => MachineState::Gone,
+        MachineState::Wanted
+        | MachineState::Running
+        | MachineState::Failed
+        | MachineState::Gone => MachineState::Gone,
     }
 }
 

@@ -25,6 +25,13 @@ pub enum EventKind {
         /// What is known about it.
         facts: MachineFacts,
     },
+    /// The provider has begun to make machine `incarnation`, and calls it so.
+    MachineMade {
+        /// Which machine of the session.
+        incarnation: u32,
+        /// The provider's own name for it.
+        id: String,
+    },
     /// Machine `incarnation` was not made, and a repeat will not help.
     MachineFailed {
         /// Which machine of the session.
@@ -46,17 +53,43 @@ pub enum EventKind {
         /// What came of it.
         detail: String,
     },
+    /// The host that the machine is on is gone for good, and the machine with it.
+    PlaceLost {
+        /// How that is known.
+        detail: String,
+    },
     /// The bot says that it can take the call.
-    BotReady,
+    BotReady {
+        /// Which machine of the session it is in.
+        incarnation: u32,
+    },
+    /// The transport sees the bot in the room.
+    BotPresent,
     /// The bot says that it cannot, or could not be started.
     BotNotReady {
+        /// Which machine of the session it is in.
+        incarnation: u32,
         /// What was tried and what came of it.
         detail: String,
     },
     /// The bot's program ended.
-    BotExited(BotExit),
-    /// The client is in.
+    BotExited {
+        /// Which machine of the session it was in.
+        incarnation: u32,
+        /// How.
+        exit: BotExit,
+    },
+    /// The bot's end of the media broke, and nothing was heard of its program.
+    BotBroke {
+        /// Which machine of the session it is in.
+        incarnation: u32,
+        /// How it was seen.
+        detail: String,
+    },
+    /// A client is in.
     ClientJoined,
+    /// The transport sees nobody but the bot in the room, which stays open.
+    RoomEmpty,
     /// The client is gone.
     ClientLeft {
         /// How it was seen.
@@ -82,8 +115,11 @@ pub enum EventKind {
     EndRequested(EndReason),
     /// Time has passed: deadlines are looked at.
     TimePassed,
-    /// The provider says that the machine is gone.
-    MachineDestroyed,
+    /// The provider says that machine `incarnation` is gone.
+    MachineDestroyed {
+        /// Which machine of the session.
+        incarnation: u32,
+    },
     /// The transport says that the room is gone.
     RoomClosed,
 }

@@ -7,11 +7,13 @@
 //! Read in this order: `session` (the row and its states), `event`, `apply`, `owed`.
 
 mod apply;
+mod deadline;
 mod event;
 mod fault;
 mod limits;
 mod owed;
 mod reason;
+mod restart;
 mod session;
 mod time;
 mod usage;
@@ -19,11 +21,12 @@ mod usage;
 pub use apply::{Applied, Denied, apply};
 pub use event::{BotExit, Event, EventKind, MachineFacts, StartStage};
 pub use fault::{Fault, FaultKind};
-pub use limits::Limits;
+pub use limits::{Limits, ReadyWhen, Restarts};
 pub use owed::{Duty, owed};
 pub use reason::{EndCode, EndReason, Outcome};
 pub use session::{
-    MachineState, Moments, RoomState, Session, SessionId, State, StateKind, Warning, machine_name,
+    MachineState, Moments, RoomState, Session, SessionId, SessionSpec, State, StateKind, Warning,
+    machine_name,
 };
 pub use time::Time;
 pub use usage::{Usage, UsageAt, UsageSeen};

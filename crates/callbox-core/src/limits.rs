@@ -1,4 +1,4 @@
-//! How long each state of a session may last.
+//! How long each state of a session may last, what counts as ready, and what a bot's death means.
 
 use std::time::Duration;
 
@@ -16,8 +16,36 @@ pub struct Limits {
     pub join: Duration,
     /// From joined to the end: the longest call.
     pub live: Duration,
+    /// How long a bot stays alone in its room after everybody left; zero for as long as the call
+    /// may last.
+    pub alone: Duration,
     /// How long before the end of `live` the bot is warned; zero for never.
     pub warn: Duration,
     /// For the tear-down, before it counts as overdue and is reported (it goes on all the same).
     pub ending: Duration,
+}
+
+/// What happens when a bot that was ready dies: its session gets a fresh machine, so often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restarts {
+    /// At most so many fresh machines ...
+    pub most: u32,
+    /// ... within this time; one more failure ends the session.
+    pub within: Duration,
+}
+
+impl Restarts {
+    /// A bot's death ends its session.
+    pub const NONE: Restarts = Restarts { most: 0, within: Duration::ZERO };
+}
+
+/// What counts as ready. Each of the three is written down when it is seen, whichever counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadyWhen {
+    /// The bot says so.
+    Bot,
+    /// The transport sees the bot in the room.
+    Room,
+    /// The machine runs.
+    Machine,
 }

@@ -13,6 +13,8 @@ pub enum Duty {
     OpenRoom,
     /// Give the machine its session's data once, then listen to what it says.
     Attend,
+    /// Look who is in the room.
+    WatchRoom,
     /// Tell the bot that its call will end.
     Warn,
     /// Have the provider end the machine, by name, whether or not it was ever made.
@@ -35,15 +37,22 @@ pub fn owed(session: &Session) -> Vec<Duty> {
             match session.machine {
                 MachineState::Wanted => duties.push(Duty::EnsureMachine),
                 MachineState::Running => duties.push(Duty::Attend),
+                MachineState::Failed => duties.push(Duty::DestroyMachine),
                 MachineState::None | MachineState::Gone => {}
+            }
+            if session.room == RoomState::Open {
+                duties.push(Duty::WatchRoom);
             }
             if session.state == State::Live && session.warning == Warning::Due {
                 duties.push(Duty::Warn);
             }
         }
         State::Ending { .. } => {
-            if matches!(session.machine, MachineState::Wanted | MachineState::Running) {
-                duties.push(Duty::DestroyMachine);
+            match session.machine {
+                MachineState::Wanted | MachineState::Running | MachineState::Failed => {
+                    duties.push(Duty::DestroyMachine);
+                }
+                MachineState::None | MachineState::Gone => {}
             }
             if matches!(session.room, RoomState::Wanted | RoomState::Open) {
                 duties.push(Duty::CloseRoom);
@@ -55,10 +64,15 @@ pub fn owed(session: &Session) -> Vec<Duty> {
     duties
 }
 
-/// The warning comes before the deadline, once.
+/// The first of all that may become due.
 fn wake_at(session: &Session) -> Time {
+    let mut at = session.deadline_at;
+    if matches!(session.state, State::Starting | State::Joining | State::Live) {
+        at = [session.alone_at, session.live_until].into_iter().flatten().fold(at, Time::min);
+    }
+    // The warning comes before the deadline, once.
     match (&session.state, session.warning, session.warn_at) {
-        (State::Live, Warning::Ahead, Some(at)) => at.min(session.deadline_at),
-        _ => session.deadline_at,
+        (State::Live, Warning::Ahead, Some(warn_at)) => at.min(warn_at),
+        _ => at,
     }
 }

@@ -69,6 +69,8 @@ end_codes! {
     DispatcherShutdown = "dispatcher-shutdown" => Completed,
     /// The call reached the longest time that the bot's configuration allows.
     MaxDuration = "max-duration" => Completed,
+    /// Everybody but the bot left the room, and nobody came back in time.
+    Alone = "alone" => Completed,
     /// No client came within the time that the bot waits for one.
     JoinTimeout = "join-timeout" => Failed,
     /// There was no room on the host within the time that the session may wait for it.

@@ -11,15 +11,18 @@
 //!                                      machine and room are gone
 //! ```
 //!
+//! A bot that dies in its call may get a fresh machine: then the session is `Starting` again, with
+//! the next incarnation, as soon as the machine before it is gone.
+//!
 //! Failure is not a second ending: every end goes through `Ending`, and `Ended` means that
 //! nothing of the session is left in the world.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{EndReason, Limits, MachineFacts, Time, UsageSeen};
+use crate::{EndReason, Limits, MachineFacts, ReadyWhen, Restarts, Time, UsageSeen};
 
 /// A session's id: a uuid4, as Pipecat's clients expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,14 +62,35 @@ pub struct Session {
     pub body: Value,
     /// Address at which this client reaches the dispatcher (`ws://host:port`).
     pub base_url: String,
+    /// What its client calls it by; sessions are found by it.
+    pub labels: BTreeMap<String, String>,
+    /// Digest of the bot's image: all its machines are made from it. None where none is known.
+    pub version: Option<String>,
+    /// The host that its machine is on, where only a dispatcher on that host can reach it; empty
+    /// where every dispatcher can.
+    pub place: String,
     /// Its deadlines' spans.
     pub limits: Limits,
+    /// What counts as ready.
+    pub ready_when: ReadyWhen,
+    /// What its bot's death means.
+    pub restarts: Restarts,
     /// Where it is in its life.
     pub state: State,
     /// When the current state times out.
     pub deadline_at: Time,
+    /// When the longest call is over; set when the call begins, and not moved by restarts.
+    pub live_until: Option<Time>,
+    /// When a bot that is alone in its room has waited long enough; none while it is not alone.
+    pub alone_at: Option<Time>,
+    /// When its bot died and a fresh machine was begun, as far as that counts.
+    pub restarted: Vec<Time>,
     /// Number of the current machine, from 1; 0 before the first.
     pub incarnation: u32,
+    /// The provider's own name for the current machine, as soon as it is known.
+    pub machine_id: Option<String>,
+    /// The bot in the current machine can take the call. (The moment is that of the first.)
+    pub ready: bool,
     /// What is owed about the current machine.
     pub machine: MachineState,
     /// What is known of the machine that runs or ran.
@@ -178,6 +202,8 @@ pub enum MachineState {
     Wanted,
     /// The provider says that it runs.
     Running,
+    /// Its bot died. It is to go, and another one to come; one at a time.
+    Failed,
     /// The provider says that it is gone, or that it was never made.
     Gone,
 }
@@ -217,8 +243,12 @@ pub struct Moments {
     pub admitted: Option<Time>,
     /// The machine runs.
     pub started: Option<Time>,
-    /// The bot says that it can take the call.
+    /// The bot can take the call, as far as its configuration asks to know.
     pub ready: Option<Time>,
+    /// The bot said that it can take the call.
+    pub bot_said: Option<Time>,
+    /// The transport saw the bot in the room.
+    pub bot_present: Option<Time>,
     /// The client is in.
     pub joined: Option<Time>,
     /// First bot audio left the machine.
@@ -227,50 +257,77 @@ pub struct Moments {
     pub ended: Option<Time>,
 }
 
+/// What is known of a session when it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // as in `Session`
+pub struct SessionSpec {
+    pub id: SessionId,
+    pub bot: String,
+    pub transport: String,
+    pub provider: String,
+    pub body: Value,
+    pub base_url: String,
+    pub labels: BTreeMap<String, String>,
+    pub version: Option<String>,
+    pub place: String,
+    pub limits: Limits,
+    pub ready_when: ReadyWhen,
+    pub restarts: Restarts,
+}
+
 impl Session {
     /// A session that was just accepted.
-    #[allow(clippy::too_many_arguments)]
-    pub fn accepted(
-        id: SessionId,
-        bot: String,
-        transport: String,
-        provider: String,
-        body: Value,
-        base_url: String,
-        limits: Limits,
-        now: Time,
-    ) -> Session {
+    pub fn accepted(spec: SessionSpec, now: Time) -> Session {
         Session {
-            id,
-            bot,
-            transport,
-            provider,
-            body,
-            base_url,
-            limits,
+            id: spec.id,
+            bot: spec.bot,
+            transport: spec.transport,
+            provider: spec.provider,
+            body: spec.body,
+            base_url: spec.base_url,
+            labels: spec.labels,
+            version: spec.version,
+            place: spec.place,
+            limits: spec.limits,
+            ready_when: spec.ready_when,
+            restarts: spec.restarts,
             state: State::Queued,
-            deadline_at: now.after(limits.queued),
+            deadline_at: now.after(spec.limits.queued),
+            live_until: None,
+            alone_at: None,
+            restarted: Vec::new(),
             incarnation: 0,
+            machine_id: None,
+            ready: false,
             machine: MachineState::None,
             facts: None,
             usage: None,
             room: RoomState::None,
             warn_at: None,
             warning: Warning::Ahead,
-            moments: Moments {
-                accepted: now,
-                admitted: None,
-                started: None,
-                ready: None,
-                joined: None,
-                audible: None,
-                ended: None,
-            },
+            moments: Moments::of(now),
         }
     }
 
     /// Name of the current machine; none before the first.
     pub fn machine_name(&self) -> Option<String> {
         (self.incarnation > 0).then(|| machine_name(self.id, self.incarnation))
+    }
+}
+
+impl Moments {
+    /// Only accepted.
+    fn of(accepted: Time) -> Moments {
+        Moments {
+            accepted,
+            admitted: None,
+            started: None,
+            ready: None,
+            bot_said: None,
+            bot_present: None,
+            joined: None,
+            audible: None,
+            ended: None,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What holds after any sequence of events, possible or not.
 
-use crate::world::{accepted, event, every_event};
+use crate::world::{accepted, event, every_event_of, tenacious};
 use callbox_core::{
     Applied, Duty, EventKind, MachineState, RoomState, Session, State, StateKind, Warning, apply,
     owed,
@@ -8,8 +8,13 @@ use callbox_core::{
 use proptest::prelude::*;
 
 fn any_events() -> impl Strategy<Value = Vec<(i64, EventKind)>> {
-    let kinds: Vec<EventKind> = every_event().into_iter().map(|(_, kind)| kind).collect();
-    prop::collection::vec((0..2_000i64, prop::sample::select(kinds)), 0..40)
+    let all = (1..=4).flat_map(every_event_of).map(|(_, kind)| kind);
+    let kinds: Vec<EventKind> = all.collect();
+    prop::collection::vec((0..2_000i64, prop::sample::select(kinds)), 0..60)
+}
+
+fn any_session() -> impl Strategy<Value = Session> {
+    prop::sample::select(vec![accepted(), tenacious()])
 }
 
 fn step(session: &Session, seconds: i64, kind: &EventKind) -> Session {
@@ -24,7 +29,9 @@ fn do_duties(mut session: Session) -> (Session, usize) {
     for steps in 0.. {
         let duties = owed(&session);
         let kind = match duties.iter().find(|duty| !matches!(duty, Duty::WakeAt(_))) {
-            Some(Duty::DestroyMachine) => EventKind::MachineDestroyed,
+            Some(Duty::DestroyMachine) => {
+                EventKind::MachineDestroyed { incarnation: session.incarnation }
+            }
             Some(Duty::CloseRoom) => EventKind::RoomClosed,
             _ => return (session, steps),
         };
@@ -36,8 +43,8 @@ fn do_duties(mut session: Session) -> (Session, usize) {
 
 proptest! {
     #[test]
-    fn ended_owes_nothing_and_leaves_nothing(events in any_events()) {
-        let mut session = accepted();
+    fn ended_owes_nothing_and_leaves_nothing(first in any_session(), events in any_events()) {
+        let mut session = first;
         for (seconds, kind) in events {
             session = step(&session, seconds, &kind);
             if matches!(session.state, State::Ended { .. }) {
@@ -54,18 +61,53 @@ proptest! {
     }
 
     #[test]
-    fn states_only_move_forward(events in any_events()) {
-        let mut session = accepted();
+    fn states_move_forward_but_for_a_fresh_machine(first in any_session(), events in any_events()) {
+        let mut session = first;
         for (seconds, kind) in events {
             let next = step(&session, seconds, &kind);
-            prop_assert!(next.state.kind() >= session.state.kind());
+            if next.state.kind() < session.state.kind() {
+                prop_assert_eq!((next.state.kind(), next.machine), (StateKind::Starting, MachineState::Failed));
+                prop_assert!(next.restarted.len() <= next.restarts.most as usize);
+            }
             session = next;
         }
     }
 
     #[test]
-    fn a_repeated_event_changes_nothing_more(events in any_events()) {
-        let mut session = accepted();
+    fn the_next_machine_comes_when_the_one_before_is_gone(first in any_session(), events in any_events()) {
+        let mut session = first;
+        for (seconds, kind) in events {
+            let next = step(&session, seconds, &kind);
+            if next.incarnation != session.incarnation {
+                prop_assert_eq!(next.incarnation, session.incarnation + 1);
+                let gone = kind == EventKind::MachineDestroyed { incarnation: session.incarnation };
+                prop_assert!(gone || session.machine == MachineState::None);
+            }
+            // Neither made nor attended while it is to go.
+            let duties = owed(&next);
+            let makes = |duty: &Duty| matches!(duty, Duty::EnsureMachine | Duty::Attend);
+            prop_assert!(!(duties.contains(&Duty::DestroyMachine) && duties.iter().any(makes)));
+            session = next;
+        }
+    }
+
+    #[test]
+    fn restarts_move_no_longest_call(first in any_session(), events in any_events()) {
+        let mut session = first;
+        for (seconds, kind) in events {
+            let next = step(&session, seconds, &kind);
+            prop_assert!(session.live_until.is_none() || next.live_until == session.live_until);
+            if let (Some(until), false) = (next.live_until, next.state.why().is_some()) {
+                let wakes = |duty: &Duty| matches!(duty, Duty::WakeAt(at) if *at <= until);
+                prop_assert!(owed(&next).iter().any(wakes));
+            }
+            session = next;
+        }
+    }
+
+    #[test]
+    fn a_repeated_event_changes_nothing_more(first in any_session(), events in any_events()) {
+        let mut session = first;
         for (seconds, kind) in events {
             let once = step(&session, seconds, &kind);
             // A deadline that has passed moves by its own repetition; everything else is at rest.
@@ -77,8 +119,8 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happened_a_stop_ends_it_in_two_steps(events in any_events()) {
-        let mut session = accepted();
+    fn whatever_happened_a_stop_ends_it_in_two_steps(first in any_session(), events in any_events()) {
+        let mut session = first;
         for (seconds, kind) in events {
             session = step(&session, seconds, &kind);
         }
@@ -88,8 +130,8 @@ proptest! {
     }
 
     #[test]
-    fn who_waits_has_nothing_and_who_was_warned_is_not_warned_again(events in any_events()) {
-        let mut session = accepted();
+    fn who_waits_has_nothing_and_who_was_warned_is_not_warned_again(first in any_session(), events in any_events()) {
+        let mut session = first;
         let mut warned = false;
         for (seconds, kind) in events {
             session = step(&session, seconds, &kind);
@@ -107,8 +149,8 @@ proptest! {
     }
 
     #[test]
-    fn a_machine_is_wanted_before_it_is_owed(events in any_events()) {
-        let mut session = accepted();
+    fn a_machine_is_wanted_before_it_is_owed(first in any_session(), events in any_events()) {
+        let mut session = first;
         for (seconds, kind) in events {
             session = step(&session, seconds, &kind);
             if owed(&session).contains(&Duty::EnsureMachine) {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::world::{accepted, event, every_event, facts, stop};
+use crate::world::{accepted, event, every_event_of, facts, stop, tenacious};
 use callbox_core::{Applied, Denied, EventKind, Session, apply, owed};
 
 /// A session in every state, reached by the events that lead there.
@@ -12,25 +12,36 @@ fn every_state() -> Vec<(&'static str, Session)> {
     let starting = after(&accepted(), &[EventKind::Admitted]);
     let room = after(&starting, &[EventKind::RoomOpened]);
     let joining = after(&room, &[started]);
-    let ready = after(&joining, &[EventKind::BotReady]);
+    let ready = after(&joining, &[EventKind::BotReady { incarnation: 1 }]);
     let live = after(&ready, &[EventKind::ClientJoined]);
+    let alone = after(&live, &[EventKind::RoomEmpty]);
     // 590 s of 600 are over, and the warning comes 60 s before the end.
     let due = match apply(&live, &event(591, EventKind::TimePassed)) {
         Ok(Applied::Changed(due)) => *due,
         other => panic!("the warning is due: {other:?}"),
     };
     let ending = after(&live, &[EventKind::EndRequested(stop())]);
-    let ended = after(&ending, &[EventKind::MachineDestroyed, EventKind::RoomClosed]);
+    let gone = EventKind::MachineDestroyed { incarnation: 1 };
+    let ended = after(&ending, &[gone, EventKind::RoomClosed]);
     vec![
         ("Queued", accepted()),
         ("Starting", starting),
         ("Joining", joining),
         ("Joining, ready", ready),
-        ("Live", live),
+        ("Live", live.clone()),
         ("Live, warning due", due),
+        ("Live, alone", alone),
+        ("Live, restarts", Session { restarts: tenacious().restarts, ..live.clone() }),
+        ("Starting, replaced", replaced(&live)),
         ("Ending", ending),
         ("Ended", ended),
     ]
+}
+
+/// Its bot died, and it may have a fresh machine.
+fn replaced(live: &Session) -> Session {
+    let live = Session { restarts: tenacious().restarts, ..live.clone() };
+    after(&live, &[EventKind::MachineLost { incarnation: 1, detail: "a test".into() }])
 }
 
 fn after(session: &Session, kinds: &[EventKind]) -> Session {
@@ -55,7 +66,8 @@ fn cell(session: &Session, kind: &EventKind) -> String {
             }
         }
         Err(Denied::Ended | Denied::Ending) => "✗ over".into(),
-        Err(Denied::NotAdmitted | Denied::NotEnding) => "✗ too early".into(),
+        Err(Denied::NotAdmitted | Denied::NotGoing) => "✗ too early".into(),
+        Err(Denied::Replaced) => "✗ replaced".into(),
         Err(Denied::OtherIncarnation) => "✗ other machine".into(),
     }
 }
@@ -71,7 +83,7 @@ fn table() -> String {
     }
     out.push_str("\n|---|");
     out.push_str(&"---|".repeat(states.len()));
-    for (name, kind) in every_event() {
+    for (name, kind) in every_event_of(1) {
         let _ = write!(out, "\n| {name} |");
         for (_, session) in &states {
             let _ = write!(out, " {} |", cell(session, &kind));

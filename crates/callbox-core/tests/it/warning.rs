@@ -19,7 +19,7 @@ fn live(limits: Limits) -> Session {
     let session = Session { limits, ..accepted() };
     let session = step(&session, 1, EventKind::Admitted);
     let session = step(&session, 2, started);
-    let session = step(&session, 3, EventKind::BotReady);
+    let session = step(&session, 3, EventKind::BotReady { incarnation: 1 });
     step(&session, 4, EventKind::ClientJoined)
 }
 
