@@ -34,6 +34,10 @@ pub struct StartRequest {
     /// Handed to the bot as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
+    /// What you call the session by, to find it in lists; our addition to the runner's shape. At
+    /// most 16, names of 1 to 64 and values of up to 256 characters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Asks for transport `daily` where `transport` is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_daily_room: Option<bool>,
@@ -76,6 +80,24 @@ pub struct ErrorBody {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Whether the same request may be sent again.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// What a failed request means for the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Retry {
+    /// Nothing happened: send it again, after `Retry-After` where there is one.
+    Safe,
+    /// It may have happened: send it again with the same `Idempotency-Key`; without one it may
+    /// happen twice.
+    SameKey,
+    /// Nothing happened, and nothing will as long as the request is as it is.
+    #[default]
+    Never,
 }
 
 /// A session, as everybody sees it.
@@ -90,6 +112,15 @@ pub struct Session {
     pub transport: String,
     /// Who runs the machine: `local`, `fake`, …
     pub provider: String,
+    /// What its client calls it by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Digest of the bot's image; all its machines are made from it.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// The host that its machine is on, where machines belong to hosts.
+    #[serde(default)]
+    pub place: Option<String>,
     /// Where the session is in its life.
     pub state: SessionState,
     /// Why it is ending or has ended.
@@ -100,6 +131,12 @@ pub struct Session {
     pub incarnation: u32,
     /// Name of the current machine.
     pub machine: Option<String>,
+    /// The provider's own name for it, where it has one.
+    #[serde(default)]
+    pub machine_id: Option<String>,
+    /// How often its bot died of late and a fresh machine was begun.
+    #[serde(default)]
+    pub restarts: u32,
     /// `kvm` | `tcg`, known once started.
     pub accelerator: Option<String>,
     /// `clone` | `cold` | `reserve`, known once started.
@@ -115,6 +152,9 @@ pub struct Session {
     pub start_stages: Vec<Stage>,
     /// When the current state times out.
     pub deadline_at: Option<String>,
+    /// When a bot that is alone in its room has waited long enough.
+    #[serde(default)]
+    pub alone_until: Option<String>,
     /// Its place in the queue, while `state` is `queued`.
     #[serde(default)]
     pub queue: Option<QueuePlace>,
@@ -273,8 +313,14 @@ pub struct Moments {
     pub admitted: Option<String>,
     /// The machine runs.
     pub started: Option<String>,
-    /// The bot says that it can take the call.
+    /// The bot can take the call, as far as its configuration asks to know.
     pub ready: Option<String>,
+    /// The bot said that it can take the call.
+    #[serde(default)]
+    pub bot_said: Option<String>,
+    /// The transport saw the bot in the room.
+    #[serde(default)]
+    pub bot_present: Option<String>,
     /// The client is in.
     pub joined: Option<String>,
     /// First bot audio left the machine.
@@ -296,6 +342,12 @@ pub struct StagesMs {
     pub started: Option<f64>,
     /// See [`Moments::ready`].
     pub ready: Option<f64>,
+    /// See [`Moments::bot_said`].
+    #[serde(default)]
+    pub bot_said: Option<f64>,
+    /// See [`Moments::bot_present`].
+    #[serde(default)]
+    pub bot_present: Option<f64>,
     /// See [`Moments::joined`].
     pub joined: Option<f64>,
     /// See [`Moments::audible`].

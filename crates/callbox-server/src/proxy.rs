@@ -45,7 +45,7 @@ pub async fn carry(
     path_and_query: &str,
     request: Request<Body>,
 ) -> Result<Response<Body>, Unreachable> {
-    let ready = handle.until(|s| s.moments.ready.is_some() || over(s)).await;
+    let ready = handle.until(|s| s.ready || over(s)).await;
     let id = ready.filter(|session| !over(session)).ok_or(Unreachable::Ended)?.id;
     let link = handle.agent().await.ok_or(Unreachable::Ended)?;
     let tunnel = link.tunnel(port).await.map_err(|error| Unreachable::Bot(error.to_string()))?;

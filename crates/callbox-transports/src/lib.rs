@@ -27,6 +27,15 @@ pub struct Join {
     pub bot_token: String,
 }
 
+/// Who is in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// The bot is.
+    pub bot: bool,
+    /// So many others are.
+    pub clients: u32,
+}
+
 /// A way for client and bot to meet.
 #[async_trait]
 pub trait Transport: Send + Sync {
@@ -46,6 +55,28 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// A [`Fault`] whose kind says whether it may have happened.
     async fn open(&self, session: SessionId) -> Result<(), Fault>;
+
+    /// Who is in the room of `session`; none where the transport cannot tell, as where the media
+    /// passes through the dispatcher, which then sees the client itself.
+    ///
+    /// # Errors
+    /// [`Fault`] of kind `NotFound` when the room is gone; the caller repeats others.
+    async fn presence(&self, _session: SessionId) -> Result<Option<Presence>, Fault> {
+        Ok(None)
+    }
+
+    /// Whether [`Transport::presence`] can tell.
+    fn sees_presence(&self) -> bool {
+        false
+    }
+
+    /// The sessions of this deployment that have a room, whatever its state.
+    ///
+    /// # Errors
+    /// A [`Fault`]; an incomplete list is never returned as complete.
+    async fn list(&self) -> Result<Vec<SessionId>, Fault> {
+        Ok(Vec::new())
+    }
 
     /// Ends the room of `session`; one that is gone or never was is success.
     ///

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use callbox_core::EndReason;
-use callbox_protocol::api::ErrorBody;
+use callbox_protocol::api::{ErrorBody, Retry};
 
 use crate::{driver::Chain, metrics, store::StoreError};
 
@@ -53,6 +53,8 @@ pub enum Error {
     SlowBot,
     /// What was waited for did not happen in the time that was asked for.
     WaitedTooLong,
+    /// The store did not answer. What exactly is in the log, not in the answer.
+    StoreAway,
     /// Our own fault. What exactly is in the log, not in the answer.
     Internal,
 }
@@ -179,6 +181,12 @@ impl Error {
                 "it did not happen in the time that was asked for".into(),
                 Some("the session goes on; ask again".into()),
             ),
+            Error::StoreAway => (
+                S::SERVICE_UNAVAILABLE,
+                "store-away",
+                "the dispatcher cannot reach its database".into(),
+                Some("it may have happened: ask again with the same Idempotency-Key".into()),
+            ),
             Error::Internal => (
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -190,13 +198,38 @@ impl Error {
 }
 
 impl Error {
+    /// Whether the same request may be sent again.
+    fn retry(&self) -> Retry {
+        match self {
+            Error::AtCapacity { .. } | Error::QueueFull { .. } | Error::Closing => Retry::Safe,
+            Error::BadBot { .. }
+            | Error::SlowBot
+            | Error::WaitedTooLong
+            | Error::StoreAway
+            | Error::Internal => Retry::SameKey,
+            Error::Invalid { .. }
+            | Error::TooLarge { .. }
+            | Error::Unauthorized { .. }
+            | Error::Forbidden { .. }
+            | Error::UnknownBot { .. }
+            | Error::UnknownTransport { .. }
+            | Error::UnknownSession
+            | Error::UnknownPath
+            | Error::WrongMethod
+            | Error::KeyReused
+            | Error::SessionOver(_)
+            | Error::Taken
+            | Error::Reserved { .. } => Retry::Never,
+        }
+    }
+
     /// In seconds, never early.
     fn retry_after(&self) -> Option<u64> {
         let span = match self {
             Error::AtCapacity { retry, .. } | Error::QueueFull { retry, .. } => {
                 retry.unwrap_or(RETRY).min(LONGEST_RETRY)
             }
-            Error::Closing => RETRY,
+            Error::Closing | Error::StoreAway => RETRY,
             _ => return None,
         };
         Some(span.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
@@ -207,7 +240,10 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
         metrics::store_error();
         tracing::error!(error = %Chain(&error), "a request failed");
-        Error::Internal
+        match error {
+            StoreError::Database { .. } => Error::StoreAway,
+            _ => Error::Internal,
+        }
     }
 }
 
@@ -220,6 +256,7 @@ impl IntoResponse for Error {
             info: text.clone(),
             detail: text,
             hint,
+            retry: self.retry(),
         };
         let mut response = (status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after() {

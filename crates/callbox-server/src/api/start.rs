@@ -1,6 +1,6 @@
 //! `POST /start` and `POST /v1/public/{bot}/start`: a client asks for a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
-use callbox_core::{Limits, Session, SessionId};
+use callbox_core::{Limits, Session, SessionId, SessionSpec};
 use callbox_protocol::api::{
     ErrorBody, QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, QueuePlace, SESSION_ID_HEADER,
     StartRequest, WebsocketJoin,
@@ -36,6 +36,7 @@ use crate::{
 /// Pipecat Cloud's own bound for this transport: the body travels in a query.
 const MAX_WEBSOCKET_BODY: usize = 4096;
 const MAX_KEY: usize = 255;
+const MAX_LABELS: usize = 16;
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static QUEUE_POSITION: HeaderName = HeaderName::from_static(QUEUE_POSITION_HEADER);
 static QUEUE_WAIT: HeaderName = HeaderName::from_static(QUEUE_WAIT_HEADER);
@@ -121,7 +122,7 @@ async fn begin(
     let bot = find_bot(app, bot_in_path.as_deref().or(request.bot.as_deref()))?;
     let transport = find_transport(app, bot, &request)?;
     let new = NewSession {
-        session: new_session(app, bot, transport, request.body, headers)?,
+        session: new_session(app, bot, transport, request, headers)?,
         start_key: start_key(headers, starter, bot, body)?,
         total_cap: app.plane.config.max_sessions,
         bot_cap: bot.max_sessions,
@@ -234,23 +235,42 @@ fn new_session(
     app: &App,
     bot: &Bot,
     transport: &'static str,
-    body: Option<Value>,
+    request: StartRequest,
     headers: &HeaderMap,
 ) -> Result<Session, Error> {
-    let body = body.unwrap_or(Value::Null);
+    let body = request.body.unwrap_or(Value::Null);
     if transport == "websocket" && body.to_string().len() > MAX_WEBSOCKET_BODY {
         return Err(Error::TooLarge { limit: MAX_WEBSOCKET_BODY });
     }
-    Ok(Session::accepted(
-        SessionId(Uuid::new_v4()),
-        bot.name.clone(),
-        transport.into(),
-        bot.provider.clone(),
+    let spec = SessionSpec {
+        id: SessionId(Uuid::new_v4()),
+        bot: bot.name.clone(),
+        transport: transport.into(),
+        provider: bot.provider.clone(),
         body,
-        base_url(app, headers)?,
-        bot.limits,
-        clock::now(),
-    ))
+        base_url: base_url(app, headers)?,
+        labels: check_labels(request.labels)?,
+        version: None,
+        place: String::new(),
+        limits: bot.limits,
+        ready_when: bot.ready_when,
+        restarts: bot.restarts,
+    };
+    Ok(Session::accepted(spec, clock::now()))
+}
+
+/// Labels are for lists: few and short.
+fn check_labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Error> {
+    let invalid = |problem: String| Err(Error::Invalid { what: "labels", problem });
+    if labels.len() > MAX_LABELS {
+        return invalid(format!("there are {}, at most {MAX_LABELS} are kept", labels.len()));
+    }
+    for (name, value) in &labels {
+        if !(1..=64).contains(&name.chars().count()) || value.chars().count() > 256 {
+            return invalid(format!("{name:?}: a name has 1 to 64 characters, a value up to 256"));
+        }
+    }
+    Ok(labels)
 }
 
 /// The dispatcher's address as this client sees it, for its websocket.

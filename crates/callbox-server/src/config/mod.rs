@@ -12,7 +12,7 @@ mod sources;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use callbox_core::Limits;
+use callbox_core::{Limits, ReadyWhen, Restarts};
 use callbox_machines::{
     BotMachine, BotRun, BudgetConfig, ReserveSize, StartFrom, local::NetConfig,
 };
@@ -146,6 +146,10 @@ pub struct Bot {
     pub silent_after: Duration,
     /// Its sessions' deadlines.
     pub limits: Limits,
+    /// What counts as ready.
+    pub ready_when: ReadyWhen,
+    /// What its death means.
+    pub restarts: Restarts,
 }
 
 /// What is wrong with a configuration.
@@ -255,6 +259,7 @@ impl Bot {
             ready: seconds("timeouts.ready_s", raw.timeouts.ready_s)?,
             join: seconds("timeouts.join_s", raw.timeouts.join_s)?,
             live: seconds("timeouts.live_s", raw.timeouts.live_s)?,
+            alone: span_or_zero(key("timeouts.alone_s"), raw.timeouts.alone_s)?,
             warn: span_or_zero(key("timeouts.warn_s"), raw.timeouts.warn_s)?,
             ending: seconds("timeouts.ending_s", raw.timeouts.ending_s)?,
         };
@@ -292,6 +297,15 @@ impl Bot {
             silent_after: seconds("timeouts.silent_s", raw.timeouts.silent_s)?,
             stop_grace: span_or_zero(key("stop_grace_s"), raw.stop_grace_s)?,
             limits,
+            ready_when: match raw.ready_when {
+                raw::RawReadyWhen::Bot => ReadyWhen::Bot,
+                raw::RawReadyWhen::Room => ReadyWhen::Room,
+                raw::RawReadyWhen::Machine => ReadyWhen::Machine,
+            },
+            restarts: Restarts {
+                most: raw.restarts.most,
+                within: seconds("restarts.within_s", raw.restarts.within_s)?,
+            },
         })
     }
 }

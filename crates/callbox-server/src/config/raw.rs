@@ -122,6 +122,8 @@ pub(super) struct RawBot {
     pub reseed: RawReseed,
     pub reseed_argv: Vec<String>,
     pub ready: RawReady,
+    pub ready_when: RawReadyWhen,
+    pub restarts: RawRestarts,
     pub warning_signal: String,
     pub start: RawStart,
     pub memory_mib: u32,
@@ -168,6 +170,21 @@ pub(super) enum RawReady {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+pub(super) enum RawReadyWhen {
+    Bot,
+    Room,
+    Machine,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRestarts {
+    pub most: u32,
+    pub within_s: f64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum RawStart {
     Clone,
     Cold,
@@ -188,6 +205,7 @@ pub(super) struct RawTimeouts {
     pub ready_s: f64,
     pub join_s: f64,
     pub live_s: f64,
+    pub alone_s: f64,
     pub warn_s: f64,
     pub silent_s: f64,
     pub ending_s: f64,

@@ -44,7 +44,7 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
             return EventKind::MachineFailed { incarnation, reason };
         }
     };
-    let mut heard = Heard { event: 0, log: written_before(duties, session) };
+    let mut heard = Heard { incarnation, event: 0, log: written_before(duties, session) };
     let mut lost_because = String::from("the connection to its agent ended");
     for attempt in 0..=RECONNECTS {
         if attempt > 0 {
@@ -70,7 +70,8 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         if let Err(error) = deliver(&link, &data).await {
             match error {
                 LinkError::Agent { .. } | LinkError::NotReseeded { .. } => {
-                    return EventKind::BotNotReady { detail: Chain(&error).to_string() };
+                    let detail = Chain(&error).to_string();
+                    return EventKind::BotNotReady { incarnation, detail };
                 }
                 _ => {
                     lost_because = Chain(&error).to_string();
@@ -112,6 +113,7 @@ async fn silence(link: &Link, limit: Duration) {
 
 /// What was heard before the connection broke, so that nothing is heard twice.
 struct Heard {
+    incarnation: u32,
     event: u64,
     log: u64,
 }
@@ -168,6 +170,7 @@ async fn listen(
     log: &Arc<Log>,
     heard: &mut Heard,
 ) -> Option<EventKind> {
+    let incarnation = heard.incarnation;
     let mut events = link.events(heard.event);
     // Fused: it may end before the last words are asked of it.
     let mut logs = link.logs(heard.log).fuse();
@@ -188,14 +191,15 @@ async fn listen(
                 Some(Ok(event)) => {
                     heard.event = event.seq;
                     match event.kind {
-                        AgentEventKind::Ready => { let _ = duties.inbox.send(EventKind::BotReady); }
+                        AgentEventKind::Ready => { let _ = duties.inbox.send(EventKind::BotReady { incarnation }); }
                         AgentEventKind::NotReady { detail } => {
                             drain(&mut logs, log, heard).await;
-                            return Some(EventKind::BotNotReady { detail });
+                            return Some(EventKind::BotNotReady { incarnation, detail });
                         }
                         AgentEventKind::BotExited { code, signal, out_of_memory } => {
                             drain(&mut logs, log, heard).await;
-                            return Some(EventKind::BotExited(BotExit { code, signal, out_of_memory }));
+                            let exit = BotExit { code, signal, out_of_memory };
+                            return Some(EventKind::BotExited { incarnation, exit });
                         }
                         AgentEventKind::Unknown => {}
                     }

@@ -15,7 +15,7 @@ use super::{Chain, Duties, attend};
 use crate::{clock, config::Bot};
 
 /// Between attempts at a call that may work later. Doubles up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a bot is tried to be warned, and how long each time: an agent gives its bot five
 /// seconds to answer, and a broken connection takes a moment to be made anew.
@@ -29,6 +29,7 @@ impl Duties {
             Duty::EnsureMachine => self.ensure_machine(&session).await,
             Duty::OpenRoom => self.open_room(&session).await,
             Duty::Attend => attend::attend(&self, &session).await,
+            Duty::WatchRoom => self.watch_room(&session).await,
             Duty::Warn => self.warn(&session).await,
             Duty::DestroyMachine => self.destroy_machine(&session).await,
             Duty::CloseRoom => self.close_room(&session).await,
@@ -73,24 +74,6 @@ impl Duties {
         }
     }
 
-    async fn open_room(&self, session: &Session) -> EventKind {
-        let Some(transport) = self.transport(session) else {
-            let detail = format!("transport {:?} is no longer configured", session.transport);
-            return EventKind::RoomFailed { detail };
-        };
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match transport.open(session.id).await {
-                Ok(()) => return EventKind::RoomOpened,
-                Err(Fault { kind: FaultKind::Refused | FaultKind::NotFound, detail }) => {
-                    return EventKind::RoomFailed { detail };
-                }
-                Err(fault) => tracing::warn!(%fault, "the room was not made, trying again"),
-            }
-            wait(&mut pause).await;
-        }
-    }
-
     /// Until somebody has heard it: a connection may be made anew just now, an agent be busy. One
     /// that answers no has said all it will say.
     async fn warn(&self, session: &Session) -> EventKind {
@@ -120,6 +103,7 @@ impl Duties {
     /// The bot is asked to end first, so that it can say good-bye to whom it talks to; a machine
     /// that does not answer is ended all the same.
     async fn destroy_machine(&self, session: &Session) -> EventKind {
+        let incarnation = session.incarnation;
         let name = session.machine_name().expect("a machine to destroy has a name");
         if session.machine == MachineState::Running {
             self.meter.measure(session, UsageAt::End).await;
@@ -145,31 +129,13 @@ impl Duties {
                     "no such provider is configured; its machine stays"
                 ),
                 Some(provider) => match provider.destroy(&name).await {
-                    Ok(()) => return EventKind::MachineDestroyed,
+                    Ok(()) => return EventKind::MachineDestroyed { incarnation },
                     Err(Fault { kind: FaultKind::NotFound, .. }) => {
-                        return EventKind::MachineDestroyed;
+                        return EventKind::MachineDestroyed { incarnation };
                     }
                     Err(fault) => {
                         tracing::warn!(%fault, "the machine was not destroyed, trying again")
                     }
-                },
-            }
-            wait(&mut pause).await;
-        }
-    }
-
-    async fn close_room(&self, session: &Session) -> EventKind {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.transport(session) {
-                None => tracing::error!(
-                    transport = session.transport,
-                    "no such transport is configured; its room stays"
-                ),
-                Some(transport) => match transport.close(session.id).await {
-                    Ok(()) => return EventKind::RoomClosed,
-                    Err(Fault { kind: FaultKind::NotFound, .. }) => return EventKind::RoomClosed,
-                    Err(fault) => tracing::warn!(%fault, "the room was not closed, trying again"),
                 },
             }
             wait(&mut pause).await;
@@ -201,7 +167,7 @@ impl Duties {
     }
 }
 
-async fn wait(pause: &mut Duration) {
+pub(super) async fn wait(pause: &mut Duration) {
     tokio::time::sleep(*pause).await;
     *pause = (*pause * 2).min(LAST_PAUSE);
 }

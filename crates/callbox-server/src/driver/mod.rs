@@ -16,6 +16,7 @@
 mod attend;
 mod duties;
 mod resume;
+mod room;
 mod tasks;
 
 use std::{sync::Arc, time::Duration};

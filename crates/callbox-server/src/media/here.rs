@@ -37,7 +37,7 @@ pub(super) async fn carry(handle: &Handle, port: u16, max_held: usize, line: Lin
 }
 
 async fn open_bot(handle: &Handle, port: u16) -> Result<BotSocket, End> {
-    let ready = handle.until(|s| s.moments.ready.is_some() || over(s)).await;
+    let ready = handle.until(|s| s.ready || over(s)).await;
     let Some(session) = ready.filter(|session| !over(session)) else {
         // Whoever waits for this also waits for the session's end.
         return std::future::pending().await;

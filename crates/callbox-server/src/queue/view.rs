@@ -30,8 +30,7 @@ impl View {
                 view.waiting.push((session.moments.accepted, id));
                 continue;
             }
-            let wanted = session.machine == MachineState::Wanted;
-            if !(queued || wanted || session.machine == MachineState::Running) {
+            if !queued && matches!(session.machine, MachineState::None | MachineState::Gone) {
                 continue;
             }
             let starting = queued || session.state == State::Starting;

@@ -1,10 +1,10 @@
 //! How a session lies in its row. The one place where core types and stored text meet.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use callbox_core::{
-    EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, RoomState, Session, SessionId,
-    StartStage, State, StateKind, Time, Usage, UsageSeen, Warning,
+    EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, ReadyWhen, Restarts,
+    RoomState, Session, SessionId, StartStage, State, StateKind, Time, Usage, UsageSeen, Warning,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,6 +40,34 @@ struct Doc {
     warning: Option<String>,
     #[serde(default)]
     usage: Option<Seen>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    bot_version: Option<String>,
+    #[serde(default)]
+    place: String,
+    #[serde(default)]
+    alone_us: u64,
+    #[serde(default)]
+    ready_when: Option<String>,
+    /// At most so many restarts, within so many microseconds.
+    #[serde(default)]
+    restarts: (u32, u64),
+    #[serde(default)]
+    restarted: Vec<i64>,
+    #[serde(default)]
+    live_until: Option<i64>,
+    #[serde(default)]
+    alone_at: Option<i64>,
+    #[serde(default)]
+    machine_id: Option<String>,
+    /// Absent in rows from before machines were replaced; there it is as good as the moment.
+    #[serde(default)]
+    bot_ready: Option<bool>,
+    #[serde(default)]
+    bot_said: Option<i64>,
+    #[serde(default)]
+    bot_present: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,10 +110,20 @@ pub(super) fn to_row(session: &Session) -> Row {
         provider,
         body,
         base_url,
+        labels,
+        version,
+        place,
         limits,
+        ready_when,
+        restarts,
         state,
         deadline_at,
+        live_until,
+        alone_at,
+        restarted,
         incarnation,
+        machine_id,
+        ready,
         machine,
         facts,
         usage,
@@ -94,13 +132,13 @@ pub(super) fn to_row(session: &Session) -> Row {
         warning,
         moments,
     } = session;
-    let Limits { queued, start, ready, join, live, warn, ending } = limits;
+    let Limits { queued, start, ready: to_ready, join, live, alone, warn, ending } = limits;
     let doc = Doc {
         transport: transport.clone(),
         provider: provider.clone(),
         body: body.clone(),
         base_url: base_url.clone(),
-        limits_us: [start, ready, join, live, ending].map(micros),
+        limits_us: [start, to_ready, join, live, ending].map(micros),
         queued_us: micros(queued),
         warn_us: micros(warn),
         end: state.why().map(|why| (why.code.as_str().to_owned(), why.detail.clone())),
@@ -122,6 +160,19 @@ pub(super) fn to_row(session: &Session) -> Row {
         warn_at: warn_at.map(Time::as_micros),
         warning: Some(warning_text(*warning).into()),
         usage: usage.as_ref().map(to_seen),
+        labels: labels.clone(),
+        bot_version: version.clone(),
+        place: place.clone(),
+        alone_us: micros(alone),
+        ready_when: Some(ready_when_text(*ready_when).into()),
+        restarts: (restarts.most, micros(&restarts.within)),
+        restarted: restarted.iter().map(|at| at.as_micros()).collect(),
+        live_until: live_until.map(Time::as_micros),
+        alone_at: alone_at.map(Time::as_micros),
+        machine_id: machine_id.clone(),
+        bot_ready: Some(*ready),
+        bot_said: moments.bot_said.map(Time::as_micros),
+        bot_present: moments.bot_present.map(Time::as_micros),
     };
     Row {
         id: id.to_string(),
@@ -145,17 +196,32 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
         provider: doc.provider,
         body: doc.body,
         base_url: doc.base_url,
+        labels: doc.labels,
+        version: doc.bot_version,
+        place: doc.place,
+        ready_when: doc.ready_when.as_deref().map_or(Ok(ReadyWhen::Bot), ready_when_of)?,
+        restarts: Restarts { most: doc.restarts.0, within: Duration::from_micros(doc.restarts.1) },
         limits: Limits {
             queued: Duration::from_micros(doc.queued_us),
             start,
             ready,
             join,
             live,
+            alone: Duration::from_micros(doc.alone_us),
             warn: Duration::from_micros(doc.warn_us),
             ending,
         },
-        state,
         deadline_at: Time::from_micros(row.deadline_at),
+        // In rows from before calls could be restarted, the deadline of a call is its longest time.
+        live_until: doc.live_until.map(Time::from_micros).or(match state {
+            State::Live => Some(Time::from_micros(row.deadline_at)),
+            _ => None,
+        }),
+        alone_at: doc.alone_at.map(Time::from_micros),
+        state,
+        restarted: doc.restarted.into_iter().map(Time::from_micros).collect(),
+        machine_id: doc.machine_id,
+        ready: doc.bot_ready.unwrap_or(doc.ready.is_some()),
         incarnation: doc.incarnation,
         machine: machine_of(&doc.machine)?,
         facts: doc.facts.map(|facts| MachineFacts {
@@ -177,6 +243,8 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
             admitted: doc.admitted.map(Time::from_micros),
             started: doc.started.map(Time::from_micros),
             ready: doc.ready.map(Time::from_micros),
+            bot_said: doc.bot_said.map(Time::from_micros),
+            bot_present: doc.bot_present.map(Time::from_micros),
             joined: doc.joined.map(Time::from_micros),
             audible: doc.audible.map(Time::from_micros),
             ended: row.ended_at.map(Time::from_micros),
@@ -210,12 +278,14 @@ fn machine_text(state: MachineState) -> &'static str {
         MachineState::None => "none",
         MachineState::Wanted => "wanted",
         MachineState::Running => "running",
+        MachineState::Failed => "failed",
         MachineState::Gone => "gone",
     }
 }
 
 fn machine_of(text: &str) -> Result<MachineState, String> {
-    [MachineState::None, MachineState::Wanted, MachineState::Running, MachineState::Gone]
+    use MachineState as M;
+    [M::None, M::Wanted, M::Running, M::Failed, M::Gone]
         .into_iter()
         .find(|state| machine_text(*state) == text)
         .ok_or_else(|| format!("unknown machine state {text:?}"))
@@ -235,6 +305,21 @@ fn warning_of(text: &str) -> Result<Warning, String> {
         .into_iter()
         .find(|warning| warning_text(*warning) == text)
         .ok_or_else(|| format!("unknown warning {text:?}"))
+}
+
+fn ready_when_text(ready_when: ReadyWhen) -> &'static str {
+    match ready_when {
+        ReadyWhen::Bot => "bot",
+        ReadyWhen::Room => "room",
+        ReadyWhen::Machine => "machine",
+    }
+}
+
+fn ready_when_of(text: &str) -> Result<ReadyWhen, String> {
+    [ReadyWhen::Bot, ReadyWhen::Room, ReadyWhen::Machine]
+        .into_iter()
+        .find(|ready_when| ready_when_text(*ready_when) == text)
+        .ok_or_else(|| format!("unknown source of readiness {text:?}"))
 }
 
 fn to_seen(seen: &UsageSeen) -> Seen {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use callbox_core::{
-    Applied, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, Session, SessionId,
-    StartStage, StateKind, Time, Usage, UsageAt, UsageSeen, apply,
+    Applied, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, ReadyWhen, Restarts,
+    Session, SessionId, SessionSpec, StartStage, StateKind, Time, Usage, UsageAt, UsageSeen, apply,
 };
 use callbox_server::store::{
     Filter, Inserted, KeyRecord, NewSession, Saved, Sqlite, StartKey, Store,
@@ -20,19 +20,25 @@ fn session(bot: &str, at: i64) -> Session {
         ready: second,
         join: second,
         live: second,
+        alone: second,
         warn: second,
         ending: second,
     };
-    Session::accepted(
-        SessionId(Uuid::new_v4()),
-        bot.into(),
-        "websocket".into(),
-        "fake".into(),
-        json!({ "deep": [1, null, "ü"] }),
-        "ws://127.0.0.1:1".into(),
+    let spec = SessionSpec {
+        id: SessionId(Uuid::new_v4()),
+        bot: bot.into(),
+        transport: "websocket".into(),
+        provider: "fake".into(),
+        body: json!({ "deep": [1, null, "ü"] }),
+        base_url: "ws://127.0.0.1:1".into(),
+        labels: [("tenant".to_owned(), "größe".to_owned())].into(),
+        version: Some("sha256:abc".into()),
+        place: "here".into(),
         limits,
-        Time::from_micros(at),
-    )
+        ready_when: ReadyWhen::Bot,
+        restarts: Restarts { most: 1, within: second },
+    };
+    Session::accepted(spec, Time::from_micros(at))
 }
 
 fn new(session: &Session, start_key: Option<StartKey>) -> NewSession {
@@ -76,13 +82,16 @@ async fn compare_and_set(store: &dyn Store) {
         EventKind::ClientJoined,
         EventKind::MachineStarted { incarnation: 1, facts },
         EventKind::RoomOpened,
-        EventKind::BotReady,
+        EventKind::BotPresent,
+        EventKind::BotReady { incarnation: 1 },
         EventKind::Measured(seen),
-        EventKind::TimePassed,
-        EventKind::WarningDelivered,
         EventKind::Audible,
+        EventKind::BotBroke { incarnation: 1, detail: "gone".into() },
+        EventKind::MachineDestroyed { incarnation: 1 },
+        EventKind::MachineMade { incarnation: 2, id: "m-2".into() },
+        EventKind::RoomEmpty,
         EventKind::EndRequested(EndReason::new(EndCode::Stopped, "über")),
-        EventKind::MachineDestroyed,
+        EventKind::MachineDestroyed { incarnation: 2 },
         EventKind::RoomClosed,
     ] {
         now = after(&now, kind);

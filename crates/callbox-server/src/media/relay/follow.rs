@@ -68,7 +68,7 @@ impl Follower<'_> {
     async fn run(mut self) {
         let handle = self.handle;
         let ending = handle.until(over);
-        let ready = handle.until(|s| s.moments.ready.is_some() || over(s));
+        let ready = handle.until(|s| s.ready || over(s));
         tokio::pin!(ending, ready);
         let mut asked = false;
         loop {
