@@ -1,4 +1,4 @@
-//! The clock. The only place that asks it.
+//! The clock. The only place that asks it. A dispatcher's own is [`Clock`], in its plane.
 //!
 //! Deadlines are moments of the wall clock, because they must mean the same to the next
 //! dispatcher. But the wall clock may be set while we run, and an hour forward would end every
@@ -10,9 +10,9 @@
 //! from the wall clock, a file in the data directory says how far.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -39,7 +39,79 @@ struct Ours {
     told: bool,
 }
 
-/// Now. Never goes back while this process runs.
+/// What a dispatcher asks for the time.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    /// This process's: see the module's documentation.
+    System,
+    /// Somebody else's.
+    Given(Arc<dyn Fn() -> Time + Send + Sync>),
+}
+
+impl Clock {
+    /// The clock of this process.
+    pub fn system() -> Clock {
+        Clock(Source::System)
+    }
+
+    /// One that says what `now` says: for whoever runs several dispatchers in one process, each
+    /// with a clock of its own.
+    pub fn given(now: impl Fn() -> Time + Send + Sync + 'static) -> Clock {
+        Clock(Source::Given(Arc::new(now)))
+    }
+
+    /// Now.
+    pub fn now(&self) -> Time {
+        match &self.0 {
+            Source::System => now(),
+            Source::Given(now) => now(),
+        }
+    }
+
+    /// How long from now until `at`.
+    pub fn until(&self, at: Time) -> Duration {
+        at.since(self.now())
+    }
+
+    /// Goes on with the clock of the dispatcher before this one. To be called before rows are
+    /// read.
+    pub(crate) fn take_up(&self, data_dir: &Path) {
+        if let Source::System = self.0 {
+            take_up(data_dir);
+        }
+    }
+
+    /// Writes down how far our clock is away from the wall clock, for [`Clock::take_up`], until it
+    /// is dropped.
+    pub(crate) async fn keep(self, data_dir: PathBuf) {
+        match self.0 {
+            Source::System => keep(data_dir).await,
+            Source::Given(_) => std::future::pending().await,
+        }
+    }
+
+    /// Nothing lives whose deadlines hang on our clock: the next dispatcher begins with the
+    /// host's.
+    pub(crate) fn forget(&self, data_dir: &Path) {
+        if let Source::System = self.0 {
+            forget(data_dir);
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::System => "Clock(system)",
+            Source::Given(_) => "Clock(given)",
+        })
+    }
+}
+
+/// Now, by the clock of this process. Never goes back while it runs.
 pub fn now() -> Time {
     let mut ours = OURS.lock().expect("no panic while held");
     let (wall, at) = (wall(), Instant::now());
@@ -65,8 +137,7 @@ fn follow(before: Time, passed: Duration, wall: Time) -> Time {
     Time::from_micros(due.saturating_add(correction))
 }
 
-/// Goes on with the clock of the dispatcher before this one. To be called before rows are read.
-pub(crate) fn take_up(data_dir: &Path) {
+fn take_up(data_dir: &Path) {
     let away = read(&file(data_dir)).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read how far the clock is away; beginning with the host's");
         0
@@ -80,8 +151,7 @@ pub(crate) fn take_up(data_dir: &Path) {
     }
 }
 
-/// Writes down how far our clock is away from the wall clock, for [`take_up`], until it is dropped.
-pub(crate) async fn keep(data_dir: PathBuf) {
+async fn keep(data_dir: PathBuf) {
     let file = file(&data_dir);
     let mut written = read(&file).unwrap_or_default();
     loop {
@@ -98,8 +168,7 @@ pub(crate) async fn keep(data_dir: PathBuf) {
     }
 }
 
-/// Nothing lives whose deadlines hang on our clock: the next dispatcher begins with the host's.
-pub(crate) fn forget(data_dir: &Path) {
+fn forget(data_dir: &Path) {
     if let Err(error) = write(&file(data_dir), 0) {
         tracing::warn!(%error, "cannot remove how far the clock is away");
     }

@@ -4,7 +4,7 @@
 //! do what is owed, and the store is what they meet over. Start with `driver`.
 
 pub mod api;
-mod clock;
+pub mod clock;
 pub mod config;
 pub mod driver;
 pub mod keys;
@@ -19,6 +19,7 @@ mod random;
 pub mod serve;
 pub mod store;
 pub mod sweep;
+pub mod tasks;
 mod usage;
 
 pub use clock::{now, rfc3339 as clock_text};

@@ -13,13 +13,15 @@ use callbox_core::SessionId;
 use callbox_protocol::api::{LogEntry, LogSource};
 use tokio::sync::watch;
 
-use crate::clock;
+use crate::clock::Clock;
 
 /// The logs of all sessions.
 #[derive(Debug)]
 pub struct Logs {
-    dir: PathBuf,
+    /// None: nothing is kept.
+    dir: Option<PathBuf>,
     max_bytes: u64,
+    clock: Clock,
     open: Mutex<HashMap<SessionId, Arc<Log>>>,
 }
 
@@ -28,6 +30,7 @@ pub struct Logs {
 pub struct Log {
     session: SessionId,
     max_bytes: u64,
+    clock: Clock,
     file: Mutex<Writer>,
     length: watch::Sender<u64>,
 }
@@ -46,11 +49,22 @@ impl Logs {
     /// When it cannot be made.
     pub fn open(dir: PathBuf, max_bytes: u64) -> io::Result<Logs> {
         std::fs::create_dir_all(&dir)?;
-        Ok(Logs { dir, max_bytes, open: Mutex::default() })
+        let clock = Clock::system();
+        Ok(Logs { dir: Some(dir), max_bytes, clock, open: Mutex::default() })
     }
 
-    fn path(&self, session: SessionId) -> PathBuf {
-        self.dir.join(format!("{session}.ndjson"))
+    /// Nothing is kept; what is written can be seen in the dispatcher's own log only.
+    pub fn nowhere(clock: Clock) -> Logs {
+        Logs { dir: None, max_bytes: u64::MAX, clock, open: Mutex::default() }
+    }
+
+    /// What the time of the dispatcher's own lines comes from.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn path(&self, session: SessionId) -> Option<PathBuf> {
+        Some(self.dir.as_ref()?.join(format!("{session}.ndjson")))
     }
 
     /// The log of `session`, for writing. A log that cannot be kept must not end a call: the
@@ -58,15 +72,18 @@ impl Logs {
     pub fn writer(&self, session: SessionId) -> Arc<Log> {
         let mut open = self.open.lock().expect("no panic while held");
         let log = open.entry(session).or_insert_with(|| {
-            let file = OpenOptions::new().create(true).append(true).open(self.path(session));
-            let file = file
-                .inspect_err(|error| tracing::warn!(session.id = %session, %error, "cannot keep this session's log"))
-                .ok();
+            let open = |path| OpenOptions::new().create(true).append(true).open(path);
+            let file = self.path(session).and_then(|path| {
+                open(path)
+                    .inspect_err(|error| tracing::warn!(session.id = %session, %error, "cannot keep this session's log"))
+                    .ok()
+            });
             let bytes = file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
             let seq = if bytes == 0 { 0 } else { self.read(session, 0).map_or(0, |(all, _)| all.len() as u64) };
             let writer = Writer { file, seq, bytes };
             let length = watch::Sender::new(bytes);
-            Arc::new(Log { session, max_bytes: self.max_bytes, file: Mutex::new(writer), length })
+            let (max_bytes, clock) = (self.max_bytes, self.clock.clone());
+            Arc::new(Log { session, max_bytes, clock, file: Mutex::new(writer), length })
         });
         Arc::clone(log)
     }
@@ -81,7 +98,8 @@ impl Logs {
     /// # Errors
     /// When the file is there and cannot be read.
     pub fn read(&self, session: SessionId, offset: u64) -> io::Result<(Vec<LogEntry>, u64)> {
-        let mut file = match File::open(self.path(session)) {
+        let Some(path) = self.path(session) else { return Ok((Vec::new(), offset)) };
+        let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok((Vec::new(), offset));
@@ -108,7 +126,7 @@ impl Logs {
 impl Log {
     /// Writes a line of the dispatcher.
     pub fn say(&self, text: &str) {
-        let at_ms = clock::now().as_micros() / 1000;
+        let at_ms = self.clock.now().as_micros() / 1000;
         self.write(u64::try_from(at_ms).unwrap_or(0), LogSource::Dispatcher, text);
     }
 

@@ -15,11 +15,13 @@ use callbox_transports::{SessionTokens, Transport};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    clock::Clock,
     config::{Bot, Config},
     logs::Logs,
     media::{Seat, relay::Relays},
     queue::Queue,
     store::{Store, StoreError},
+    tasks::{Task, Tasks},
 };
 
 /// Everything that a request or a driver needs.
@@ -36,6 +38,10 @@ pub struct Plane {
     pub tokens: SessionTokens,
     /// What was written about sessions.
     pub logs: Logs,
+    /// What time it is.
+    pub clock: Clock,
+    /// What runs beside requests.
+    pub tasks: Tasks,
     /// Who may start now, and who waits.
     pub queue: Queue,
     /// The processes that carry calls.
@@ -86,7 +92,7 @@ pub fn over(session: &Session) -> bool {
 }
 
 impl Plane {
-    /// From ready-made parts.
+    /// From ready-made parts, with the clock that the logs have.
     pub fn new(
         config: Config,
         store: Arc<dyn Store>,
@@ -102,12 +108,23 @@ impl Plane {
             providers: providers.into_iter().map(|p| (p.name(), p)).collect(),
             transports: transports.into_iter().map(|t| (t.name(), t)).collect(),
             tokens,
+            clock: logs.clock().clone(),
             logs,
+            tasks: Tasks::default(),
             queue: Queue::default(),
             driven: Mutex::default(),
             preparing: Mutex::default(),
             closing: AtomicBool::new(false),
         })
+    }
+
+    /// Has `future` run beside everything else, as long as this dispatcher does.
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn(future)
     }
 
     /// The bot of this name.

@@ -1,9 +1,10 @@
 //! What is made for bots before a session needs it: once (a template), or again and again (machines
 //! in reserve).
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use callbox_machines::{BotMachine, Progress};
+use tokio::time::Instant;
 
 use crate::{driver::Chain, plane::Plane};
 

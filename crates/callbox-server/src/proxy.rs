@@ -9,7 +9,7 @@ use axum::{
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use crate::plane::{Handle, over};
+use crate::plane::{Handle, Plane, over};
 
 /// How long a bot may take to begin its answer.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -40,6 +40,7 @@ const NOT_CARRIED: [&str; 10] = [
 
 /// Waits until the bot is ready, then has it answer. Bodies flow both ways as they come.
 pub async fn carry(
+    plane: &Plane,
     handle: &Handle,
     port: u16,
     path_and_query: &str,
@@ -52,7 +53,7 @@ pub async fn carry(
     let broke = |error: hyper::Error| Unreachable::Bot(error.to_string());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(tunnel)).await.map_err(broke)?;
-    tokio::spawn(async move {
+    plane.spawn(async move {
         // How it ends is seen by whoever reads the answer.
         let _ = connection.await;
     });

@@ -8,13 +8,13 @@ use tokio::net::TcpListener;
 
 use crate::{
     api::{self, App},
-    clock,
     config::OnShutdown,
     driver,
     plane::{Handle, Plane},
     prepare,
     store::{KeyRecord, StoreError},
     sweep,
+    tasks::Task,
 };
 
 /// How long sessions may take to end when the dispatcher does.
@@ -59,21 +59,10 @@ pub async fn run(
     if !loopback && !plane.store.keys().await?.iter().any(KeyRecord::works) {
         return Err(ServeError::Open { listen });
     }
-    clock::take_up(&plane.config.data_dir);
-    let resumed = driver::resume(&plane).await?;
-    if resumed > 0 {
-        tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
-    }
-    prepare::announce(&plane);
-    let background = [
-        tokio::spawn(sweep::run(Arc::clone(&plane))),
-        tokio::spawn(prepare::run(Arc::clone(&plane))),
-        tokio::spawn(clock::keep(plane.config.data_dir.clone())),
-    ];
+    let background = begin(&plane).await?;
     let router = api::router(App { plane: Arc::clone(&plane), loopback, prometheus });
-    let closing = Arc::clone(&plane);
     let (stop_serving, served) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(async move {
+    let server = plane.spawn(async move {
         axum::serve(listener, router)
             .with_graceful_shutdown(async move {
                 let _ = served.await;
@@ -81,17 +70,49 @@ pub async fn run(
             .await
     });
     shutdown.await;
+    end(&plane, background).await;
+    let _ = stop_serving.send(());
+    // Clients that keep a connection open must not keep us.
+    let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    Ok(())
+}
+
+/// What goes on in the background of a dispatcher that has begun.
+#[must_use = "it is what `end` ends"]
+pub struct Background([Task<()>; 3]);
+
+/// Takes up what an earlier dispatcher left, and begins what goes on beside requests.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn begin(plane: &Arc<Plane>) -> Result<Background, StoreError> {
+    plane.clock.take_up(&plane.config.data_dir);
+    let resumed = driver::resume(plane).await?;
+    if resumed > 0 {
+        tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
+    }
+    prepare::announce(plane);
+    Ok(Background([
+        plane.spawn(sweep::run(Arc::clone(plane))),
+        plane.spawn(prepare::run(Arc::clone(plane))),
+        plane.spawn(plane.clock.clone().keep(plane.config.data_dir.clone())),
+    ]))
+}
+
+/// Ends the dispatcher in order: no new sessions, those that live ended or left, nothing of ours
+/// half made.
+pub async fn end(plane: &Plane, background: Background) {
     let leave = plane.config.on_shutdown == OnShutdown::Leave;
     let those = if leave { "leaving" } else { "ending" };
     tracing::info!("shutting down: no new sessions, {those} those that live");
-    closing.close();
-    for task in background {
+    plane.close();
+    for task in background.0 {
         task.abort();
         // Aborted is not dropped: what a task holds is free only when it is over.
         let _ = task.await;
     }
     // A call that we carry ourselves cannot be left.
-    end_all(&plane, |handle| !leave || handle.media.carried_here()).await;
+    end_all(plane, |handle| !leave || handle.media.carried_here()).await;
     if !leave {
         plane.relays.settle(LAST_RELAYS).await;
     }
@@ -102,7 +123,7 @@ pub async fn run(
     }
     if !leave {
         // The sweep that was cut short above may have been half-way through a machine.
-        match tokio::time::timeout(LAST_SWEEP, sweep::once(&plane)).await {
+        match tokio::time::timeout(LAST_SWEEP, sweep::once(plane)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::warn!(error = %driver::Chain(&error), "cannot sweep; the next dispatcher does");
@@ -111,12 +132,8 @@ pub async fn run(
         }
     }
     if matches!(plane.store.living().await, Ok(living) if living.is_empty()) {
-        clock::forget(&plane.config.data_dir);
+        plane.clock.forget(&plane.config.data_dir);
     }
-    let _ = stop_serving.send(());
-    // Clients that keep a connection open must not keep us.
-    let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
-    Ok(())
 }
 
 /// Ends those sessions that are driven here and that `which` names, and waits until nothing of

@@ -1,5 +1,7 @@
 //! What is carried into the machine: the client's media websocket, and HTTP to the bot.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::{OriginalUri, Path, Request, State},
@@ -35,9 +37,10 @@ pub async fn websocket(
     let bot = bot.ok_or(Error::Internal)?;
     let place = Place::take(&handle).ok_or(Error::Taken)?;
     let upgrade = hyper::upgrade::on(request);
-    tokio::spawn(async move {
+    let plane = Arc::clone(&app.plane);
+    app.plane.spawn(async move {
         match upgrade.await.map(Line::of) {
-            Ok(Some(line)) => media::carry(app.plane, bot, place, line).await,
+            Ok(Some(line)) => media::carry(plane, bot, place, line).await,
             Ok(None) => tracing::error!("a client's connection cannot be taken over"),
             // It hung up in the middle of the handshake, and may come again.
             Err(error) => tracing::debug!(%error, "a client did not take the upgrade"),
@@ -71,7 +74,7 @@ pub async fn http(
         Some(query) => format!("/{path}?{query}"),
         None => format!("/{path}"),
     };
-    let carried = proxy::carry(&handle, port, &target, request).await;
+    let carried = proxy::carry(&app.plane, &handle, port, &target, request).await;
     let mut response = carried.map_err(|unreachable| match unreachable {
         Unreachable::Ended => Error::SessionOver(handle.session.borrow().state.why().cloned()),
         Unreachable::Bot(detail) => Error::BadBot { detail },

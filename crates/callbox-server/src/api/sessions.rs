@@ -27,7 +27,6 @@ use super::{
     view,
 };
 use crate::{
-    clock,
     plane::{Plane, over},
     store::Filter,
 };
@@ -191,7 +190,7 @@ pub async fn events(
     let session = find(&app, &caller, &id).await?;
     let handle = app.plane.handle(session.id);
     let plane = Arc::clone(&app.plane);
-    let stream = async_stream(move |out| async move {
+    let stream = async_stream(&app.plane, move |out| async move {
         match handle {
             Some(handle) => watch(&plane, handle.session, &out).await,
             None => drop(out.send("session", &view::session(&plane, &session)).await),
@@ -212,7 +211,7 @@ async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
         }
         if now.state == SessionState::Live && now.warning != Warning::Ahead && !warned {
             warned = true;
-            let ends_in_ms = view::millis(now.deadline_at.since(clock::now()));
+            let ends_in_ms = view::millis(plane.clock.until(now.deadline_at));
             let reason = EndCode::MaxDuration.as_str().into();
             if !out.send("warning", &EndWarning { ends_in_ms, reason }).await {
                 return;
@@ -279,10 +278,11 @@ pub async fn logs(
         return Ok(Json(LogList { logs }).into_response());
     }
     let mut changes = app.plane.logs.follow(id);
-    let stream = async_stream(move |out| async move {
+    let plane = Arc::clone(&app.plane);
+    let stream = async_stream(&app.plane, move |out| async move {
         let mut offset = 0;
         loop {
-            let Ok((entries, next)) = app.plane.logs.read(id, offset) else { return };
+            let Ok((entries, next)) = plane.logs.read(id, offset) else { return };
             offset = next;
             for entry in &entries {
                 if !out.send("log", entry).await {
@@ -311,7 +311,10 @@ impl Out {
 }
 
 /// A stream of what `produce` puts out; it is dropped when its reader leaves.
-fn async_stream<F, Fut>(produce: F) -> impl Stream<Item = Result<SseEvent, Infallible>>
+fn async_stream<F, Fut>(
+    plane: &Plane,
+    produce: F,
+) -> impl Stream<Item = Result<SseEvent, Infallible>> + use<F, Fut>
 where
     F: FnOnce(Out) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
@@ -319,7 +322,7 @@ where
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     let gone = sender.clone();
     let work = produce(Out(sender));
-    tokio::spawn(async move {
+    plane.spawn(async move {
         tokio::select! { () = work => {} () = gone.closed() => {} }
     });
     tokio_stream::wrappers::ReceiverStream::new(receiver)

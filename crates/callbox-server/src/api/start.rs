@@ -27,7 +27,6 @@ use super::{
     view,
 };
 use crate::{
-    clock,
     config::Bot,
     driver, metrics,
     store::{Inserted, NewSession, StartKey, Versioned},
@@ -131,12 +130,12 @@ async fn begin(
     let plane = Arc::clone(&app.plane);
     // In a task of its own: a client that hangs up drops this request wherever it is, and a row
     // that was inserted must get its driver.
-    let inserted = tokio::spawn(async move { driver::accept(&plane, new).await });
-    let row = match inserted.await.map_err(|_| Error::Internal)?? {
+    let inserted = app.plane.spawn(async move { driver::accept(&plane, new).await });
+    let row = match inserted.await.ok_or(Error::Internal)?? {
         Inserted::Created(row) | Inserted::Existing(row) => row,
         Inserted::KeyReused => return Err(Error::KeyReused),
         Inserted::AtCapacity { bot, cap } => {
-            let retry = app.plane.queue.retry_for_an_end();
+            let retry = app.plane.queue.retry_for_an_end(&app.plane);
             return Err(Error::AtCapacity { bot, cap, retry });
         }
         Inserted::QueueFull { cap } => {
@@ -256,7 +255,7 @@ fn new_session(
         ready_when: bot.ready_when,
         restarts: bot.restarts,
     };
-    Ok(Session::accepted(spec, clock::now()))
+    Ok(Session::accepted(spec, app.plane.clock.now()))
 }
 
 /// Labels are for lists: few and short.

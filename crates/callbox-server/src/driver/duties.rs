@@ -12,7 +12,7 @@ use callbox_protocol::{agent::Warning, api::LogSource};
 use callbox_transports::Transport;
 
 use super::{Chain, Duties, attend};
-use crate::{clock, config::Bot};
+use crate::config::Bot;
 
 /// Between attempts at a call that may work later. Doubles up to the last.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -79,7 +79,7 @@ impl Duties {
     async fn warn(&self, session: &Session) -> EventKind {
         let mut failure = String::new();
         for _ in 0..WARNINGS {
-            let left = session.deadline_at.since(clock::now());
+            let left = self.plane.clock.until(session.deadline_at);
             let mut links = self.link.subscribe();
             let attempt = async {
                 let link = links.wait_for(Option::is_some).await.ok()?.clone()?;
@@ -160,7 +160,7 @@ impl Duties {
 
     fn keep_tail(&self, session: &Session, lines: &[String]) {
         let log = self.plane.logs.writer(session.id);
-        let now = u64::try_from(clock::now().as_micros() / 1000).unwrap_or(0);
+        let now = u64::try_from(self.plane.clock.now().as_micros() / 1000).unwrap_or(0);
         for line in lines {
             log.write(now, LogSource::Bot, line);
         }

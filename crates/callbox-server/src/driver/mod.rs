@@ -22,14 +22,14 @@ mod tasks;
 use std::{sync::Arc, time::Duration};
 
 use callbox_core::{
-    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, State, Time, Warning, apply, owed,
+    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, State, Warning, apply, owed,
 };
 use callbox_link::Link;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::{
-    clock, metrics,
+    metrics,
     plane::{Handle, Plane},
     store::{Inserted, NewSession, Saved, StoreError, Versioned},
     usage::Meter,
@@ -74,8 +74,8 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
         row_gone: false,
     };
     let span = tracing::info_span!("session", session.id = %id);
-    tokio::spawn(meter.run(handle.session.clone()).instrument(span.clone()));
-    tokio::spawn(driver.run().instrument(span));
+    plane.spawn(meter.run(handle.session.clone()).instrument(span.clone()));
+    plane.spawn(driver.run().instrument(span));
     handle
 }
 
@@ -128,7 +128,7 @@ impl Driver {
                     Duty::WakeAt(at) => wake_at = at,
                     duty if under_way.may_begin(duty) => {
                         let work = self.duties.clone().perform(duty, self.row.session.clone());
-                        under_way.begin(duty, work);
+                        under_way.begin(&self.plane, duty, work);
                     }
                     _ => {}
                 }
@@ -144,7 +144,7 @@ impl Driver {
                     let Some(kind) = kind else { continue };
                     kind
                 }
-                () = tokio::time::sleep(until(wake_at)) => EventKind::TimePassed,
+                () = tokio::time::sleep(self.plane.clock.until(wake_at)) => EventKind::TimePassed,
             };
             self.take(kind).await;
         }
@@ -153,7 +153,7 @@ impl Driver {
 
     /// Applies what happened and saves what became of it, as often as somebody is quicker.
     async fn take(&mut self, kind: EventKind) {
-        let event = Event { at: clock::now(), kind };
+        let event = Event { at: self.plane.clock.now(), kind };
         loop {
             let next = match apply(&self.row.session, &event) {
                 Ok(Applied::Changed(next)) => *next,
@@ -175,7 +175,7 @@ impl Driver {
                         std::mem::replace(&mut self.row, Versioned { session: next, version });
                     self.publish.send_replace(self.row.session.clone());
                     // After it was published: who waits looks at what is published.
-                    self.plane.queue.note(&before.session, &self.row.session);
+                    self.plane.queue.note(&self.plane, &before.session, &self.row.session);
                     return;
                 }
                 Ok(Saved::Conflict) => self.reload().await,
@@ -253,11 +253,6 @@ impl Driver {
         self.plane.driven().remove(&id);
         self.plane.queue.tell();
     }
-}
-
-/// How long from now until `at`.
-fn until(at: Time) -> Duration {
-    at.since(clock::now())
 }
 
 /// An error with its causes, for the one place that reports it.

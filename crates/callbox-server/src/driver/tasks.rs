@@ -11,6 +11,8 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Futures
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
+use crate::plane::Plane;
+
 /// Between a duty that panicked and its next attempt.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -41,7 +43,12 @@ impl UnderWay {
     }
 
     /// Begins a duty.
-    pub fn begin(&mut self, duty: Duty, work: impl Future<Output = EventKind> + Send + 'static) {
+    pub fn begin(
+        &mut self,
+        plane: &Plane,
+        duty: Duty,
+        work: impl Future<Output = EventKind> + Send + 'static,
+    ) {
         let attempt = async move {
             let done = AssertUnwindSafe(work).catch_unwind().await;
             if done.is_err() {
@@ -50,9 +57,9 @@ impl UnderWay {
             }
             done.ok()
         };
-        let task = tokio::spawn(attempt.in_current_span());
+        let task = plane.spawn(attempt.in_current_span());
         self.tasks.insert(duty, task.abort_handle());
-        self.ends.push(Box::pin(async move { (duty, task.await.ok().flatten()) }));
+        self.ends.push(Box::pin(async move { (duty, task.await.flatten()) }));
     }
 
     /// Resolves when a duty is over: with what came of it, or without anything if it was aborted

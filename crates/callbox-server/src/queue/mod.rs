@@ -32,7 +32,7 @@ use callbox_machines::{Admission, Claim, MachineSpec, Provider};
 use tokio::sync::{MutexGuard as TurnGuard, watch};
 
 use crate::{
-    clock, driver, metrics,
+    driver, metrics,
     plane::Plane,
     store::{Inserted, NewSession, StoreError},
 };
@@ -116,7 +116,7 @@ impl Queue {
                 metrics::accepted(&row.session);
                 driver::drive(plane, row.clone());
                 if self.place(plane, &row.session).is_some_and(|place| place.position == 1) {
-                    self.known().moves = Pace::from(clock::now());
+                    self.known().moves = Pace::from(plane.clock.now());
                 }
             }
             Inserted::QueueFull { .. } => self.known().refused += 1,
@@ -159,7 +159,7 @@ impl Queue {
                 Verdict::Again => {}
                 Verdict::In => {
                     let mut known = self.known();
-                    known.moves.mark(clock::now());
+                    known.moves.mark(plane.clock.now());
                     known.refused = 0;
                     return EventKind::Admitted;
                 }
@@ -185,7 +185,7 @@ impl Queue {
     }
 
     /// A session was saved: those that wait may be concerned, and the pace is measured.
-    pub(crate) fn note(&self, before: &Session, after: &Session) {
+    pub(crate) fn note(&self, plane: &Plane, before: &Session, after: &Session) {
         let mut known = self.known();
         if let (None, Some(started)) = (before.moments.started, after.moments.started)
             && let Some(admitted) = after.moments.admitted
@@ -193,7 +193,7 @@ impl Queue {
             known.starts.add(started.since(admitted));
         }
         if matches!(after.state, State::Ended { .. }) && before.state != after.state {
-            known.ends.mark(clock::now());
+            known.ends.mark(plane.clock.now());
         }
         drop(known);
         if before.state.kind() != after.state.kind() || before.machine != after.machine {
@@ -225,8 +225,8 @@ impl Queue {
     }
 
     /// When who was refused because too many live should ask again.
-    pub fn retry_for_an_end(&self) -> Option<Duration> {
-        self.known().ends.each(clock::now())
+    pub fn retry_for_an_end(&self, plane: &Plane) -> Option<Duration> {
+        self.known().ends.each(plane.clock.now())
     }
 
     /// How long until the queue has moved on by so many places: at the pace of late, or while it
@@ -234,7 +234,7 @@ impl Queue {
     fn estimate(&self, plane: &Plane, provider: &str, places: usize) -> Option<Duration> {
         let known = self.known();
         let places = u32::try_from(places).unwrap_or(u32::MAX);
-        let each = known.moves.each(clock::now()).or_else(|| {
+        let each = known.moves.each(plane.clock.now()).or_else(|| {
             let provider = plane.providers.get(provider)?;
             let at_once = u32::try_from(provider.max_starting()?).unwrap_or(u32::MAX).max(1);
             Some(known.starts.mean()? / at_once)

@@ -31,7 +31,7 @@ pub async fn take_up(plane: &Arc<Plane>, handle: &Handle) -> bool {
     };
     plane.logs.writer(session).say("a new dispatcher took up the call, which went on by itself");
     let relay = Relay { session, stream };
-    tokio::spawn(follow(Arc::clone(plane), place, relay, AFTER_RESTART));
+    plane.spawn(follow(Arc::clone(plane), place, relay, AFTER_RESTART));
     true
 }
 
