@@ -122,6 +122,7 @@ async fn begin(
     let transport = find_transport(app, bot, &request)?;
     let new = NewSession {
         session: new_session(app, bot, transport, request, headers)?,
+        replica: String::new(),
         start_key: start_key(headers, starter, bot, body)?,
         total_cap: app.plane.config.max_sessions,
         bot_cap: bot.max_sessions,

@@ -171,11 +171,11 @@ impl Driver {
             match saved {
                 Ok(Saved::Saved(version)) => {
                     self.note(&next);
-                    let before =
-                        std::mem::replace(&mut self.row, Versioned { session: next, version });
+                    let before = std::mem::replace(&mut self.row.session, next);
+                    self.row.version = version;
                     self.publish.send_replace(self.row.session.clone());
                     // After it was published: who waits looks at what is published.
-                    self.plane.queue.note(&self.plane, &before.session, &self.row.session);
+                    self.plane.queue.note(&self.plane, &before, &self.row.session);
                     return;
                 }
                 Ok(Saved::Conflict) => self.reload().await,

@@ -1,160 +1,33 @@
-//! What the dispatcher must not forget: sessions, who bought them, API keys.
+//! What the dispatcher must not forget: sessions, who bought them, who drives them, API keys.
 //!
 //! One rule carries everything: a session is saved with compare-and-set on its version, so two
 //! drivers of one session (two replicas, or one that was thought dead) can never both move it.
-//! Losing that race is a value, [`Saved::Conflict`], not an error.
+//! Losing that race is a value, [`Saved::Conflict`], not an error. That a session has one driver
+//! ([`Store::take_over`]) only saves work; compare-and-set keeps it right.
 //!
 //! Only this module knows SQL.
 
+mod caps;
 mod row;
 mod sqlite;
+mod types;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
-use callbox_core::{Session, SessionId, StateKind, Time};
+use callbox_core::{Session, SessionId, Time};
+use tokio::sync::broadcast;
 
 pub use sqlite::Sqlite;
-
-/// A session and the version it was read at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Versioned {
-    /// The session.
-    pub session: Session,
-    /// Goes up by one with every save.
-    pub version: i64,
-}
-
-/// A session to insert, and what must hold for it.
-#[derive(Clone, Debug)]
-pub struct NewSession {
-    /// The session.
-    pub session: Session,
-    /// The client's `Idempotency-Key`, if it sent one.
-    pub start_key: Option<StartKey>,
-    /// How many sessions of all bots may live, this one included.
-    pub total_cap: u32,
-    /// How many sessions of this bot may live, this one included.
-    pub bot_cap: u32,
-    /// How many sessions may be queued, this one included; matters only if it is.
-    pub queue_cap: u32,
-}
-
-/// An `Idempotency-Key` and what it was sent with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartKey {
-    /// Id of the API key that sent it; keys of different senders never meet.
-    pub scope: String,
-    /// The header's value.
-    pub key: String,
-    /// SHA-256 of what was asked for, as hex.
-    pub body_hash: String,
-}
-
-/// What became of an insert.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Inserted {
-    /// It is in.
-    Created(Versioned),
-    /// The same key bought this one with the same request: nothing was inserted.
-    Existing(Versioned),
-    /// The same key was used for another request: nothing was inserted.
-    KeyReused,
-    /// A cap is reached: nothing was inserted.
-    AtCapacity {
-        /// The bot whose cap it is; none when it is the cap for all.
-        bot: Option<String>,
-        /// The cap.
-        cap: u32,
-    },
-    /// It would have to wait, and as many wait as may: nothing was inserted.
-    QueueFull {
-        /// How many may.
-        cap: u32,
-    },
-}
-
-/// What became of a save.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Saved {
-    /// It is the row now, at this version.
-    Saved(i64),
-    /// The row has moved on since it was read; nothing was changed.
-    Conflict,
-}
-
-/// Which sessions to list, newest first.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only of this bot.
-    pub bot: Option<String>,
-    /// Only in this state.
-    pub state: Option<StateKind>,
-    /// Only those that have not ended.
-    pub living: bool,
-    /// Only those that come after this one in the list.
-    pub before: Option<(Time, SessionId)>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-/// An API key as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// The public part, by which it is found.
-    pub id: String,
-    /// `public` | `private`.
-    pub kind: String,
-    /// What its owner calls it.
-    pub name: String,
-    /// SHA-256 of the secret part.
-    pub hash: Vec<u8>,
-    /// When it was made.
-    pub created_at: Time,
-    /// When it stopped working.
-    pub revoked_at: Option<Time>,
-}
-
-impl KeyRecord {
-    /// Whether it was not revoked.
-    pub fn works(&self) -> bool {
-        self.revoked_at.is_none()
-    }
-}
-
-/// Who this deployment is. All replicas on one store share it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Deployment {
-    /// Short random id.
-    pub id: String,
-    /// What session tokens are signed with.
-    pub secret: Vec<u8>,
-}
-
-/// A failed call to the store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database did not do it.
-    #[error("the store could not {doing}")]
-    Database {
-        /// What was attempted.
-        doing: &'static str,
-        /// The database's own words.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// The database could not be brought to this version's shape.
-    #[error("the store could not be migrated")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
-    /// A row holds what this version cannot read.
-    #[error("session {id} cannot be read from the store: {detail}")]
-    BadRow {
-        /// Its id.
-        id: String,
-        /// What is wrong with it.
-        detail: String,
-    },
-}
+pub use types::{
+    Deployment, Filter, Inserted, KeyRecord, NewSession, Replica, Saved, StartKey, StoreError,
+    Versioned,
+};
 
 /// Where sessions are kept.
+///
+/// Every call may fail with [`StoreError`], and a call that failed may have been done all the
+/// same: what was written is looked for before it is written again.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Inserts a session unless a cap or an earlier use of its start key stands against it.
@@ -164,14 +37,54 @@ pub trait Store: Send + Sync {
     /// The session of this id.
     async fn get(&self, id: SessionId) -> Result<Option<Versioned>, StoreError>;
 
-    /// Replaces the row if it still is at version `expected`.
+    /// Replaces the row if it still is at version `expected`. Who drives it stays as it is.
     async fn save(&self, session: &Session, expected: i64) -> Result<Saved, StoreError>;
 
-    /// The ids of all sessions that have not ended.
+    /// The ids of all sessions that have not ended, also of those that cannot be read.
     async fn living(&self) -> Result<Vec<SessionId>, StoreError>;
 
-    /// A page of sessions, newest first.
+    /// A page of sessions, newest first. What cannot be read is reported and passed over.
     async fn list(&self, filter: &Filter) -> Result<Vec<Versioned>, StoreError>;
+
+    /// Says that `replica` lives. By the store's own clock, so that replicas' clocks do not
+    /// matter. Before its first session: a driver that never said so counts as silent.
+    async fn beat(&self, replica: &Replica) -> Result<(), StoreError>;
+
+    /// Replicas that said so within `within`.
+    async fn replicas(&self, within: Duration) -> Result<Vec<Replica>, StoreError>;
+
+    /// Makes `replica` the driver of living sessions that have no driver, or whose driver was
+    /// silent for `silence`: at most `limit`, oldest first. Of other places only those that were
+    /// without a driver for `lost`. Each such row's version goes up, so the old driver's next
+    /// save conflicts. What cannot be read is reported and left to those who can read it.
+    async fn take_over(
+        &self,
+        replica: &Replica,
+        silence: Duration,
+        lost: Duration,
+        limit: u32,
+    ) -> Result<Vec<Versioned>, StoreError>;
+
+    /// The living sessions that have this replica as their driver. One of them that it does not
+    /// drive was given to it by a call whose answer got lost, so it has to take it up.
+    async fn driven(&self, replica: &str) -> Result<Vec<SessionId>, StoreError>;
+
+    /// The replica leaves: its sessions have no driver from now on, and it does not live any more.
+    async fn retire(&self, replica: &str) -> Result<(), StoreError>;
+
+    /// Hints about sessions that were saved, by whomever. Some may be lost; `Lagged` means look
+    /// at all.
+    fn changes(&self) -> broadcast::Receiver<SessionId>;
+
+    /// Version and driver of those of these sessions that exist, for polling.
+    async fn versions(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<Vec<(SessionId, i64, Option<String>)>, StoreError>;
+
+    /// Removes at most `limit` sessions that ended before `before`, oldest first, with their
+    /// start keys; returns their ids so that logs can go too.
+    async fn prune(&self, before: Time, limit: u32) -> Result<Vec<SessionId>, StoreError>;
 
     /// This deployment's identity, made at the first call.
     async fn deployment(&self) -> Result<Deployment, StoreError>;

@@ -93,6 +93,8 @@ struct Facts {
 /// The columns of a row.
 pub(super) struct Row {
     pub id: String,
+    /// Whose provider holds the machine; empty where every replica reaches it.
+    pub place: String,
     pub bot: String,
     pub state: String,
     pub created_at: i64,
@@ -176,6 +178,7 @@ pub(super) fn to_row(session: &Session) -> Row {
     };
     Row {
         id: id.to_string(),
+        place: place.clone(),
         bot: bot.clone(),
         state: state.kind().as_str().into(),
         created_at: moments.accepted.as_micros(),

@@ -1,0 +1,219 @@
+//! The store in one SQLite file: what a laptop and a single host need.
+
+mod keys;
+mod lease;
+mod read;
+mod start;
+
+use std::{path::Path, str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use callbox_core::{Session, SessionId, Time};
+use sqlx::{
+    Connection as _, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::broadcast;
+
+use super::{
+    Deployment, Filter, Inserted, KeyRecord, NewSession, Replica, Saved, Store, StoreError,
+    Versioned, row::to_row, types::doing,
+};
+
+/// How many hints a reader of [`Store::changes`] may be behind.
+const HINTS: usize = 4096;
+
+/// A store in an SQLite file.
+#[derive(Clone, Debug)]
+pub struct Sqlite {
+    pool: SqlitePool,
+    changes: broadcast::Sender<SessionId>,
+}
+
+impl Sqlite {
+    /// Opens the file, makes it if it is not there, and brings it to this version's shape.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is no database, or was written by a newer version.
+    pub async fn open(path: &Path) -> Result<Sqlite, StoreError> {
+        let options = SqliteConnectOptions::from_str("sqlite:")
+            .map_err(doing("open its file"))?
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // With WAL, NORMAL survives every crash of the process; a power cut may lose the
+            // last writes, and takes the machines of this host with it.
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .after_release(|connection, _| Box::pin(is_usable(connection)))
+            .connect_with(options)
+            .await
+            .map_err(doing("open its file"))?;
+        sqlx::migrate!("src/store/migrations/sqlite")
+            .run(&pool)
+            .await
+            .map_err(StoreError::Migrate)?;
+        Ok(Sqlite { pool, changes: broadcast::Sender::new(HINTS) })
+    }
+
+    /// Says that this session was saved. Nobody may be listening.
+    fn tell(&self, id: SessionId) {
+        let _ = self.changes.send(id);
+    }
+}
+
+/// Whether a connection can go back to the others. A full disk makes SQLite roll back by itself;
+/// sqlx does not hear of that and believes the connection in a transaction from then on.
+async fn is_usable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // A rollback may be under way; the answer comes after it.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn insert(&self, new: &NewSession) -> Result<Inserted, StoreError> {
+        let inserted = start::insert(&self.pool, new).await?;
+        if let Inserted::Created(row) = &inserted {
+            self.tell(row.session.id);
+        }
+        Ok(inserted)
+    }
+
+    async fn get(&self, id: SessionId) -> Result<Option<Versioned>, StoreError> {
+        read::one(&self.pool, &id.to_string()).await
+    }
+
+    async fn save(&self, session: &Session, expected: i64) -> Result<Saved, StoreError> {
+        let row = to_row(session);
+        let done = sqlx::query(
+            "update session set version = version + 1,
+                 place = ?, state = ?, deadline_at = ?, ended_at = ?, doc = ?
+             where id = ? and version = ?",
+        )
+        .bind(&row.place)
+        .bind(&row.state)
+        .bind(row.deadline_at)
+        .bind(row.ended_at)
+        .bind(&row.doc)
+        .bind(&row.id)
+        .bind(expected)
+        .execute(&self.pool)
+        .await
+        .map_err(doing("save a session"))?;
+        if done.rows_affected() == 0 {
+            return Ok(Saved::Conflict);
+        }
+        self.tell(session.id);
+        Ok(Saved::Saved(expected + 1))
+    }
+
+    async fn living(&self) -> Result<Vec<SessionId>, StoreError> {
+        read::living(&self.pool).await
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<Versioned>, StoreError> {
+        read::list(&self.pool, filter).await
+    }
+
+    async fn beat(&self, replica: &Replica) -> Result<(), StoreError> {
+        lease::beat(&self.pool, replica).await
+    }
+
+    async fn replicas(&self, within: Duration) -> Result<Vec<Replica>, StoreError> {
+        lease::replicas(&self.pool, within).await
+    }
+
+    async fn take_over(
+        &self,
+        replica: &Replica,
+        silence: Duration,
+        lost: Duration,
+        limit: u32,
+    ) -> Result<Vec<Versioned>, StoreError> {
+        let taken = lease::take_over(&self.pool, replica, silence, lost, limit).await?;
+        for row in &taken {
+            self.tell(row.session.id);
+        }
+        Ok(taken)
+    }
+
+    async fn driven(&self, replica: &str) -> Result<Vec<SessionId>, StoreError> {
+        lease::driven(&self.pool, replica).await
+    }
+
+    async fn retire(&self, replica: &str) -> Result<(), StoreError> {
+        lease::retire(&self.pool, replica).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<SessionId> {
+        self.changes.subscribe()
+    }
+
+    async fn versions(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<Vec<(SessionId, i64, Option<String>)>, StoreError> {
+        read::versions(&self.pool, ids).await
+    }
+
+    async fn prune(&self, before: Time, limit: u32) -> Result<Vec<SessionId>, StoreError> {
+        let ids: Vec<(String,)> = sqlx::query_as(
+            "delete from session where id in (
+                 select id from session where ended_at < ? order by ended_at limit ?)
+             returning id",
+        )
+        .bind(before.as_micros())
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(doing("remove old sessions"))?;
+        Ok(ids.iter().filter_map(|(id,)| SessionId::parse(id)).collect())
+    }
+
+    async fn deployment(&self) -> Result<Deployment, StoreError> {
+        keys::deployment(&self.pool).await
+    }
+
+    async fn add_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
+        keys::add(&self.pool, key).await
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
+        keys::one(&self.pool, id).await
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        keys::all(&self.pool).await
+    }
+
+    async fn revoke_key(&self, id: &str, now: Time) -> Result<bool, StoreError> {
+        keys::revoke(&self.pool, id, now).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.pool).await.map_err(doing("answer"))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_spoils_no_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("callbox.db")).await.unwrap();
+        for _ in 0..8 {
+            let mut tx = store.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+            sqlx::query("rollback").execute(&mut *tx).await.unwrap();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A session comes in.
+
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use super::{
+    super::{
+        Inserted, NewSession, StartKey, StoreError, Versioned,
+        caps::{Living, in_the_way},
+        row::to_row,
+        types::doing,
+    },
+    read,
+};
+
+const DOING: &str = "insert a session";
+
+/// See [`Store::insert`](super::Store::insert).
+pub(super) async fn insert(pool: &SqlitePool, new: &NewSession) -> Result<Inserted, StoreError> {
+    let err = doing(DOING);
+    // Immediate: the write lock is taken before anything is read, so nothing read changes.
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(&err)?;
+    if let Some(key) = &new.start_key
+        && let Some(earlier) = bought(&mut tx, key).await?
+    {
+        return Ok(earlier);
+    }
+    let (total, of_bot, queued) = sqlx::query_as(
+        "select count(*), coalesce(sum(bot = ?), 0), coalesce(sum(state = 'queued'), 0)
+         from session indexed by session_living where ended_at is null",
+    )
+    .bind(&new.session.bot)
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(&err)?;
+    if let Some(refusal) = in_the_way(new, Living { total, of_bot, queued }) {
+        return Ok(refusal);
+    }
+    let row = to_row(&new.session);
+    let replica = Some(&new.replica).filter(|id| !id.is_empty());
+    sqlx::query(
+        "insert into session
+             (id, version, replica, place, bot, state, created_at, deadline_at, ended_at, doc)
+         values (?, 1, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&row.id)
+    .bind(replica)
+    .bind(&row.place)
+    .bind(&row.bot)
+    .bind(&row.state)
+    .bind(row.created_at)
+    .bind(row.deadline_at)
+    .bind(row.ended_at)
+    .bind(&row.doc)
+    .execute(&mut *tx)
+    .await
+    .map_err(&err)?;
+    if let Some(StartKey { scope, key, body_hash }) = &new.start_key {
+        let keep = "insert into start_key (scope, key, body_hash, session_id) values (?, ?, ?, ?)";
+        let keep = sqlx::query(keep).bind(scope).bind(key).bind(body_hash).bind(&row.id);
+        keep.execute(&mut *tx).await.map_err(&err)?;
+    }
+    tx.commit().await.map_err(&err)?;
+    let (session, replica) = (new.session.clone(), replica.cloned());
+    Ok(Inserted::Created(Versioned { session, version: 1, replica }))
+}
+
+/// What this key bought before, if anything.
+async fn bought(
+    tx: &mut Transaction<'_, Sqlite>,
+    key: &StartKey,
+) -> Result<Option<Inserted>, StoreError> {
+    let earlier: Option<(String, String)> =
+        sqlx::query_as("select body_hash, session_id from start_key where scope = ? and key = ?")
+            .bind(&key.scope)
+            .bind(&key.key)
+            .fetch_optional(&mut **tx)
+            .await
+            .map_err(doing(DOING))?;
+    let Some((body_hash, id)) = earlier else { return Ok(None) };
+    if body_hash != key.body_hash {
+        return Ok(Some(Inserted::KeyReused));
+    }
+    // A key goes with its session, so the session is there.
+    Ok(read::one(&mut **tx, &id).await?.map(Inserted::Existing))
+}
