@@ -8,10 +8,16 @@ use serde_json::{Value, json};
 
 use crate::app::{TestApp, code};
 
-/// Status, code, and that every client finds its text.
+/// Status, code, and that every client finds its text and what to do next.
 async fn refused(answer: reqwest::Response) -> (u16, String) {
     let status = answer.status().as_u16();
     let body: Value = answer.json().await.expect("every refusal is JSON");
+    let expected = match (status, body["code"].as_str()) {
+        (429, _) | (503, Some("shutting-down")) => "safe",
+        (500.., _) => "same-key",
+        _ => "never",
+    };
+    assert_eq!(body["retry"], expected, "{body}");
     for field in ["error", "info", "detail"] {
         assert!(body[field].as_str().is_some_and(|text| !text.is_empty()), "{field} of {body}");
     }
@@ -41,6 +47,13 @@ async fn requests_that_make_no_sense_are_refused_with_a_stable_code() {
     assert_eq!(post(&huge).await, large);
     let long = json!({ "bot": "parrot", "body": "x".repeat(5000) }).to_string();
     assert_eq!(post(&long).await, large, "a websocket's body travels in a query");
+
+    let many: serde_json::Map<_, _> = (0..17).map(|n| (n.to_string(), json!("x"))).collect();
+    for labels in
+        [json!({ "": "x" }), json!({ "a": "x".repeat(257) }), json!({ "a": 1 }), json!(many)]
+    {
+        assert_eq!(post(&json!({ "bot": "parrot", "labels": labels }).to_string()).await, bad);
+    }
 
     let get = async |method, path: &str| {
         refused(app.request(method, path, &app.private).send().await.unwrap()).await
