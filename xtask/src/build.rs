@@ -49,12 +49,23 @@ pub fn callbox(release: bool) -> anyhow::Result<PathBuf> {
     Ok(dir.join("callbox"))
 }
 
+/// A binary that dies after a call of its choice, beside the ordinary one; the ordinary one is
+/// built anew, as both have the same name on the way.
+pub fn callbox_that_crashes() -> anyhow::Result<PathBuf> {
+    let args = ["build", "--locked", "-p", "callbox", "--features", "crash-points"];
+    step("build a callbox that crashes", &mut host::cargo(&args))?;
+    let dir = host::target().join("debug");
+    let crashes = dir.join("callbox-crashes");
+    put_beside(&dir.join("callbox"), &crashes)?;
+    callbox(false)?;
+    Ok(crashes)
+}
+
 /// By rename, because a running dispatcher may be reading the old one.
-fn put_beside(agent: &Path, place: &Path) -> anyhow::Result<()> {
+fn put_beside(built: &Path, place: &Path) -> anyhow::Result<()> {
     let new = place.with_extension("new");
-    std::fs::copy(agent, &new)
-        .with_context(|| format!("cannot copy the agent to {}", new.display()))?;
-    std::fs::rename(&new, place).context("cannot put the agent beside callbox")
+    std::fs::copy(built, &new).with_context(|| format!("cannot copy to {}", new.display()))?;
+    std::fs::rename(&new, place).with_context(|| format!("cannot make {}", place.display()))
 }
 
 /// An image from its recipe; at once when nothing it is made of has changed.

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod logs;
 pub mod media;
 pub mod metrics;
+mod outside;
 pub mod plane;
 mod prepare;
 mod proxy;

@@ -17,6 +17,10 @@ pub fn describe() {
         "callbox_stage_seconds",
         "From accepted to each moment, by bot and moment."
     );
+    describe_histogram!(
+        "callbox_outside_call_seconds",
+        "Calls to store, machines, rooms and relays by which sessions come and go, by name."
+    );
     describe_counter!("callbox_store_errors_total", "Calls to the store that failed.");
     describe_counter!("callbox_endings_overdue_total", "Deadlines of tear-downs that passed.");
     describe_counter!("callbox_swept_total", "Machines that no living session claimed, destroyed.");
@@ -55,6 +59,11 @@ pub fn reserve(bot: &str, ready: usize, target: usize) {
 /// The store failed.
 pub fn store_error() {
     counter!("callbox_store_errors_total").increment(1);
+}
+
+/// A call to the world outside was made.
+pub fn outside(call: &'static str, took: std::time::Duration) {
+    histogram!("callbox_outside_call_seconds", "call" => call).record(took.as_secs_f64());
 }
 
 /// A tear-down takes longer than it may.

@@ -16,7 +16,7 @@ use futures::{
 use tokio::time::timeout;
 
 use super::{Chain, Duties};
-use crate::{config::Bot, logs::Log};
+use crate::{config::Bot, logs::Log, outside};
 
 /// How long a running machine may be silent when it is asked something small.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -54,7 +54,9 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         let link = duties.link.borrow().clone();
         let link = match link {
             Some(link) if attempt == 0 => link,
-            _ => match timeout(ANSWER, provider.connect(&name)).await {
+            _ => match timeout(ANSWER, outside::call("machine.connect", provider.connect(&name)))
+                .await
+            {
                 Ok(Ok(link)) => link,
                 Ok(Err(Fault { detail, .. })) => {
                     lost_because = detail;
@@ -136,7 +138,7 @@ async fn deliver(link: &Link, data: &SessionData) -> Result<(), LinkError> {
         if matches!(link.health().await?.phase, Phase::InSession | Phase::Over) {
             return Ok(());
         }
-        link.session(data).await.map(|_| ())
+        outside::call("machine.session", link.session(data)).await.map(|_| ())
     };
     timeout(ANSWER, answer).await.unwrap_or(Err(LinkError::Closed))
 }

@@ -12,7 +12,7 @@ use callbox_protocol::{agent::Warning, api::LogSource};
 use callbox_transports::Transport;
 
 use super::{Chain, Duties, attend};
-use crate::config::Bot;
+use crate::{config::Bot, outside};
 
 /// Between attempts at a call that may work later. Doubles up to the last.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ impl Duties {
         let spec = MachineSpec { name, incarnation, bot: Arc::clone(&bot.machine) };
         let mut pause = FIRST_PAUSE;
         loop {
-            match provider.ensure(&spec).await {
+            match outside::call("machine.ensure", provider.ensure(&spec)).await {
                 Ok(started) => {
                     self.link.send_replace(Some(started.link));
                     return EventKind::MachineStarted { incarnation, facts: started.facts };
@@ -85,7 +85,9 @@ impl Duties {
                 let link = links.wait_for(Option::is_some).await.ok()?.clone()?;
                 let ends_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
                 let reason = EndCode::MaxDuration.as_str().into();
-                Some(link.warn(&Warning { ends_in_ms, reason }).await)
+                Some(
+                    outside::call("machine.warn", link.warn(&Warning { ends_in_ms, reason })).await,
+                )
             };
             match tokio::time::timeout(WARNING.min(left), attempt).await {
                 Ok(Some(Ok(()))) => return EventKind::WarningDelivered,
@@ -113,7 +115,7 @@ impl Duties {
             let grace =
                 self.plane.bot(&session.bot).map_or(Duration::from_secs(3), |bot| bot.stop_grace);
             let goodbye = async {
-                if link.stop(grace).await.is_ok() {
+                if outside::call("machine.stop", link.stop(grace)).await.is_ok() {
                     link.closed().await;
                 }
             };
@@ -128,15 +130,17 @@ impl Duties {
                     provider = session.provider,
                     "no such provider is configured; its machine stays"
                 ),
-                Some(provider) => match provider.destroy(&name).await {
-                    Ok(()) => return EventKind::MachineDestroyed { incarnation },
-                    Err(Fault { kind: FaultKind::NotFound, .. }) => {
-                        return EventKind::MachineDestroyed { incarnation };
+                Some(provider) => {
+                    match outside::call("machine.destroy", provider.destroy(&name)).await {
+                        Ok(()) => return EventKind::MachineDestroyed { incarnation },
+                        Err(Fault { kind: FaultKind::NotFound, .. }) => {
+                            return EventKind::MachineDestroyed { incarnation };
+                        }
+                        Err(fault) => {
+                            tracing::warn!(%fault, "the machine was not destroyed, trying again")
+                        }
                     }
-                    Err(fault) => {
-                        tracing::warn!(%fault, "the machine was not destroyed, trying again")
-                    }
-                },
+                }
             }
             wait(&mut pause).await;
         }

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::{
-    metrics,
+    metrics, outside,
     plane::{Handle, Plane},
     store::{Inserted, NewSession, Saved, StoreError, Versioned},
     usage::Meter,
@@ -166,7 +166,7 @@ impl Driver {
             let saved = if self.row_gone {
                 Ok(Saved::Saved(self.row.version))
             } else {
-                self.plane.store.save(&next, self.row.version).await
+                outside::call("store.save", self.plane.store.save(&next, self.row.version)).await
             };
             match saved {
                 Ok(Saved::Saved(version)) => {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use callbox_core::{EventKind, Fault, FaultKind, Session};
 use callbox_transports::Presence;
 
+use crate::outside;
+
 use super::{
     Duties,
     duties::{FIRST_PAUSE, wait},
@@ -21,7 +23,7 @@ impl Duties {
         };
         let mut pause = FIRST_PAUSE;
         loop {
-            match transport.open(session.id).await {
+            match outside::call("room.open", transport.open(session.id)).await {
                 Ok(()) => return EventKind::RoomOpened,
                 Err(Fault { kind: FaultKind::Refused | FaultKind::NotFound, detail }) => {
                     return EventKind::RoomFailed { detail };
@@ -70,7 +72,9 @@ impl Duties {
                     transport = session.transport,
                     "no such transport is configured; its room stays"
                 ),
-                Some(transport) => match transport.close(session.id).await {
+                Some(transport) => match outside::call("room.close", transport.close(session.id))
+                    .await
+                {
                     Ok(()) => return EventKind::RoomClosed,
                     Err(Fault { kind: FaultKind::NotFound, .. }) => return EventKind::RoomClosed,
                     Err(fault) => tracing::warn!(%fault, "the room was not closed, trying again"),

@@ -33,6 +33,7 @@ use tokio::time::Duration;
 
 use crate::{
     config::Bot,
+    outside,
     plane::{Handle, Plane},
 };
 pub use client::Line;
@@ -86,7 +87,8 @@ pub async fn carry(plane: Arc<Plane>, bot: Arc<Bot>, place: Place, line: Line) {
     let provider = plane.providers.get(session.provider.as_str());
     let mut line = line;
     if provider.is_some_and(|provider| provider.media_port(&name).is_some()) {
-        match relay::hand_over(&plane, &bot, &session, line).await {
+        match outside::call("relay.hand-over", relay::hand_over(&plane, &bot, &session, line)).await
+        {
             Ok(relay) => return relay::follow(plane, place, relay, LAST_WORD).await,
             Err(relay::NotHandedOver { error, line: Some(back) }) => {
                 tracing::warn!(

@@ -32,7 +32,7 @@ use callbox_machines::{Admission, Claim, MachineSpec, Provider};
 use tokio::sync::{MutexGuard as TurnGuard, watch};
 
 use crate::{
-    driver, metrics,
+    driver, metrics, outside,
     plane::Plane,
     store::{Inserted, NewSession, StoreError},
 };
@@ -139,7 +139,7 @@ impl Queue {
                 new.session = *session;
             }
         }
-        plane.store.insert(new).await
+        outside::call("store.insert", plane.store.insert(new)).await
     }
 
     /// Nobody is let in while this is held.

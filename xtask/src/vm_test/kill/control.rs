@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::host::{Looker, Owners};
+use super::super::scene::host::{Looker, Owners};
 
 /// A session that never was.
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";

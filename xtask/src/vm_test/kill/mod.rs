@@ -4,27 +4,21 @@
 //! the dispatcher is killed at a random point of that, again and again, and started anew on the
 //! same data directory and address. In some rounds it is a machine's QEMU that is killed, or the
 //! relay of a call, or the dispatcher is replaced in place. One more call stands through all
-//! rounds. After each, the host is searched for what belongs to nobody (`host.rs`).
+//! rounds. After each, the host is searched for what belongs to nobody (`scene/host.rs`).
 //!
 //! A seed repeats what is drawn: the order of deaths, the plans of clients, and where in the life
 //! of a session a death falls, as a part of how long such a life took so far. The rest is timing.
 
-mod api;
-mod caller;
 mod control;
-mod dispatcher;
-mod echo;
-mod host;
 mod random;
 mod report;
 mod round;
 mod tally;
-mod watch;
 
 use std::path::Path;
 
+use super::scene::dispatcher::Home;
 use crate::{build, host as here, packages, test};
-use dispatcher::Home;
 use report::Report;
 use round::Rounds;
 
@@ -73,7 +67,7 @@ pub fn check(callbox: &Path, data_dir: &Path, args: &Args) -> anyhow::Result<boo
     build::image(callbox, data_dir, "tiny.toml")?;
     let seed = args.seed.unwrap_or_else(from_the_clock);
     eprintln!("── {} rounds with a death in each, seed {seed}", args.n);
-    let home = Home::new(callbox, data_dir)?;
+    let home = Home::new(callbox, data_dir, None)?;
     let ran = Rounds::run(&home, seed, args.n);
     if ran.is_err() {
         // Its dispatcher is gone; what it had goes as its users would remove it.

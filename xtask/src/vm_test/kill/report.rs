@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{host::Leak, tally::Tally};
+use super::{super::scene::host::Leak, tally::Tally};
 
 /// All that was seen.
 pub struct Report<'a> {

@@ -11,14 +11,16 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    api::PATIENCE,
-    caller::{self, Events, How, Line, Outcome, Phase, Plan},
+    super::scene::{
+        api::PATIENCE,
+        caller::{self, Events, How, Line, Outcome, Phase, Plan},
+        dispatcher::{Dispatcher, Home},
+        host::{Leak, Looker, Owners},
+        watch::Watch,
+    },
     control,
-    dispatcher::{Dispatcher, Home},
-    host::{Leak, Looker, Owners},
     random::Random,
     tally::Tally,
-    watch::Watch,
 };
 
 /// How long what belongs to nobody may stay: it is looked for at the start and every minute.

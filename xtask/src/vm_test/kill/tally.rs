@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{caller::Outcome, host::Leak};
+use super::super::scene::{caller::Outcome, host::Leak};
 
 #[derive(Debug, Default)]
 pub struct Tally {

@@ -50,13 +50,15 @@ reserve = { min = 1, max = 2 }
 pub struct Home {
     pub path: PathBuf,
     built: PathBuf,
+    /// Address of the database; none for the file in the data directory.
+    store: Option<String>,
 }
 
 impl Home {
-    pub fn new(callbox: &Path, data_dir: &Path) -> anyhow::Result<Home> {
+    pub fn new(callbox: &Path, data_dir: &Path, store: Option<String>) -> anyhow::Result<Home> {
         // Sockets of machines are below, so the path has to be short.
         let path = std::env::temp_dir().join(format!("cbkill-{}", std::process::id()));
-        let home = Home { path, built: callbox.to_owned() };
+        let home = Home { path, built: callbox.to_owned(), store };
         fs::create_dir(&home.path)
             .with_context(|| format!("cannot create {}", home.path.display()))?;
         fs::create_dir(home.data())?;
@@ -107,6 +109,7 @@ impl Home {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("LC_ALL", "C.UTF-8")
             .env("TMPDIR", self.temporary())
+            .envs(self.store.iter().map(|store| ("CALLBOX_STORE", store)))
             .stdin(Stdio::null());
         Ok(callbox)
     }
@@ -140,24 +143,34 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// Starts one and kills it so long afterwards, wherever it is then.
     pub fn die_young(home: &Home, listen: &str, after: Duration) -> anyhow::Result<()> {
-        let mut child = Dispatcher::spawn(home, listen)?;
+        let mut child = Dispatcher::spawn(home, listen, &[])?;
         std::thread::sleep(after);
         child.kill()?;
         child.wait()?;
         Ok(())
     }
 
-    fn spawn(home: &Home, listen: &str) -> anyhow::Result<Child> {
+    fn spawn(home: &Home, listen: &str, env: &[(&str, String)]) -> anyhow::Result<Child> {
         let log = OpenOptions::new().create(true).append(true).open(home.log())?;
         let mut serve = home.command("serve", listen)?;
+        serve.envs(env.iter().map(|(name, value)| (name, value)));
         serve.stdout(Stdio::piped()).stderr(log).spawn().context("cannot run callbox serve")
     }
 
     /// Starts one and waits until it answers.
     pub fn start(home: &Home, listen: &str) -> anyhow::Result<Dispatcher> {
+        Dispatcher::start_with(home, listen, &[])
+    }
+
+    /// The same, with this in its environment.
+    pub fn start_with(
+        home: &Home,
+        listen: &str,
+        env: &[(&str, String)],
+    ) -> anyhow::Result<Dispatcher> {
         let epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let began = Instant::now();
-        let mut child = Dispatcher::spawn(home, listen)?;
+        let mut child = Dispatcher::spawn(home, listen, env)?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
         let Some(address) = line.trim().strip_prefix("callbox serves on http://") else {
@@ -173,6 +186,11 @@ impl Dispatcher {
         }
         let since_ms = u64::try_from(epoch.as_millis()).unwrap_or(0);
         Ok(Dispatcher { child, api, since_ms, serving_after: began.elapsed() })
+    }
+
+    /// Whether it has ended by itself.
+    pub fn is_gone(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     pub fn pid(&self) -> i32 {

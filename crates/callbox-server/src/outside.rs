@@ -1,0 +1,46 @@
+//! The calls to the world outside by which sessions come and go: each is timed under its name, and
+//! each is a point after which a dispatcher may die.
+//!
+//! With the feature `crash-points`, which only tests build, it does: after so many calls as
+//! `CALLBOX_CRASH_AFTER` says, before anything is made of the last one's answer. The names of the
+//! calls go, one a line, to the file that `CALLBOX_CRASH_TRACE` names.
+
+use std::time::Instant;
+
+use crate::metrics;
+
+/// Makes one call, by name: `store.save`, `machine.ensure`, ...
+pub(crate) async fn call<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let answer = work.await;
+    metrics::outside(name, began.elapsed());
+    #[cfg(feature = "crash-points")]
+    crash_point::passed(name);
+    answer
+}
+
+#[cfg(feature = "crash-points")]
+mod crash_point {
+    use std::{
+        fs::OpenOptions,
+        io::Write as _,
+        sync::atomic::{AtomicU64, Ordering},
+    };
+
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+
+    /// Ends the process where it stands: nothing is closed, told or written any more.
+    pub(super) fn passed(name: &str) {
+        let calls = CALLS.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(trace) = std::env::var_os("CALLBOX_CRASH_TRACE") {
+            let line = format!("{name}\n");
+            let file = OpenOptions::new().create(true).append(true).open(trace);
+            file.and_then(|mut file| file.write_all(line.as_bytes()))
+                .expect("a test that names a trace can have it written");
+        }
+        let last = std::env::var("CALLBOX_CRASH_AFTER").ok().and_then(|k| k.parse::<u64>().ok());
+        if last == Some(calls) {
+            std::process::abort();
+        }
+    }
+}
