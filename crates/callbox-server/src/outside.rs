@@ -2,8 +2,8 @@
 //! each is a point after which a dispatcher may die.
 //!
 //! With the feature `crash-points`, which only tests build, it does: after so many calls as
-//! `CALLBOX_CRASH_AFTER` says, before anything is made of the last one's answer. The names of the
-//! calls go, one a line, to the file that `CALLBOX_CRASH_TRACE` names.
+//! `CRASH_AFTER_CALL` says, before anything is made of the last one's answer. The names of the
+//! calls go, one a line, to the file that `CRASH_TRACE` names.
 
 use std::time::Instant;
 
@@ -32,13 +32,13 @@ mod crash_point {
     /// Ends the process where it stands: nothing is closed, told or written any more.
     pub(super) fn passed(name: &str) {
         let calls = CALLS.fetch_add(1, Ordering::SeqCst) + 1;
-        if let Some(trace) = std::env::var_os("CALLBOX_CRASH_TRACE") {
+        if let Some(trace) = std::env::var_os("CRASH_TRACE") {
             let line = format!("{name}\n");
             let file = OpenOptions::new().create(true).append(true).open(trace);
             file.and_then(|mut file| file.write_all(line.as_bytes()))
                 .expect("a test that names a trace can have it written");
         }
-        let last = std::env::var("CALLBOX_CRASH_AFTER").ok().and_then(|k| k.parse::<u64>().ok());
+        let last = std::env::var("CRASH_AFTER_CALL").ok().and_then(|k| k.parse::<u64>().ok());
         if last == Some(calls) {
             std::process::abort();
         }

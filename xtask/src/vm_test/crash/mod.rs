@@ -56,8 +56,7 @@ impl Args {
 pub fn check(data_dir: &Path, args: &Args) -> anyhow::Result<bool> {
     let callbox = build::callbox_that_crashes()?;
     build::image(&callbox, data_dir, "tiny.toml")?;
-    let mut reports = Vec::new();
-    reports.push(on_store("sqlite", &callbox, data_dir, None, args)?);
+    let reports = [on_store("sqlite", &callbox, data_dir, None, args)?];
     if args.json {
         let all: Vec<_> = reports.iter().map(Report::json).collect();
         println!("{:#}", serde_json::Value::from(all));

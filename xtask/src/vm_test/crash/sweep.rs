@@ -68,7 +68,7 @@ pub fn run(home: &Home, only: Option<u64>) -> anyhow::Result<Vec<Crash>> {
 /// The calls of one session, when nobody dies.
 fn trace(home: &Home) -> anyhow::Result<Vec<String>> {
     let file = home.path.join("trace");
-    let traced = [("CALLBOX_CRASH_TRACE", file.display().to_string())];
+    let traced = [("CRASH_TRACE", file.display().to_string())];
     let mut dispatcher = Dispatcher::start_with(home, "127.0.0.1:0", &traced)?;
     dispatcher.wait_until_ready()?;
     let plan = plan("counted");
@@ -88,8 +88,8 @@ fn die_after(home: &Home, after: u64) -> anyhow::Result<Crash> {
     let began = Instant::now();
     let file = home.path.join("trace");
     let env = [
-        ("CALLBOX_CRASH_TRACE", file.display().to_string()),
-        ("CALLBOX_CRASH_AFTER", after.to_string()),
+        ("CRASH_TRACE", file.display().to_string()),
+        ("CRASH_AFTER_CALL", after.to_string()),
     ];
     let mut doomed = Dispatcher::start_with(home, "127.0.0.1:0", &env)?;
     doomed.wait_until_ready()?;
