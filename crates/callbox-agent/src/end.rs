@@ -49,6 +49,14 @@ pub(crate) async fn watch_for_orphanhood(machine: Arc<Machine>) {
     }
 }
 
+/// The last net: no session lasts so long, so nobody is there any more to end this machine.
+pub(crate) async fn after_the_longest_life(machine: Arc<Machine>, longest: Duration) {
+    sleep(longest).await;
+    let seconds = longest.as_secs_f64();
+    machine.logs.say(&format!("{seconds} s are the longest life: this machine ends itself"));
+    stop(machine, ORPHANS_GRACE).await;
+}
+
 /// Ends the machine at once; outside a machine, this process. The kernel's command line makes
 /// every reboot the end of the virtual machine.
 pub(crate) fn end(in_machine: bool) -> ! {

@@ -128,6 +128,7 @@ mod tests {
             token: "t".to_owned(),
             body: serde_json::json!({"a": 1}),
             env: BTreeMap::new(),
+            longest_life_ms: None,
         }
     }
 

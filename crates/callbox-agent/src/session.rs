@@ -10,6 +10,7 @@ use callbox_protocol::agent::{
 use http::Method;
 use serde_json::Value;
 
+use crate::end;
 use crate::loopback;
 use crate::machine::Machine;
 use crate::private;
@@ -43,6 +44,9 @@ pub(crate) fn accept(
     })?;
     machine.set_session(session_id.clone(), session.incarnation);
     machine.logs.say(&format!("session {session_id} over {}", session.transport));
+    if let Some(longest) = session.longest_life_ms.map(Duration::from_millis) {
+        tokio::spawn(end::after_the_longest_life(Arc::clone(machine), longest));
+    }
     let machine = Arc::clone(machine);
     tokio::spawn(async move {
         match prepare.contract {
@@ -208,6 +212,7 @@ mod tests {
             token: "e30.eyJ2aWRlbyI6eyJyb29tIjoici0xIn19.sig".to_owned(),
             body: Value::Null,
             env: Default::default(),
+            longest_life_ms: None,
         };
         assert_eq!(room_name(&session), "r-1");
         session.token = "not a token".to_owned();

@@ -305,6 +305,10 @@ pub struct SessionData {
     /// Secrets of the bot's configuration, added to the environment of `command` bots and
     /// written to `/run/callbox/env.json` (mode 0400, the bot's user) for all.
     pub env: BTreeMap<String, String>,
+    /// The machine ends itself after so many milliseconds, whatever its dispatcher does: longer
+    /// than any session may last, for the day on which everything else failed. None: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_life_ms: Option<u64>,
 }
 
 impl std::fmt::Debug for SessionData {

@@ -78,6 +78,7 @@ pub fn host_config(config: &Config) -> HostConfig {
         Cage::Required => CageChoice::Required,
         Cage::Off => CageChoice::Off,
     };
+    host.orphan_after = config.orphan_after;
     host.boot_timeout = local.boot_timeout;
     host.tb_size_mib = local.translation_cache_mib;
     host.network = local.network.clone();

@@ -149,6 +149,7 @@ pub fn session() -> SessionData {
         token: "t0ken".to_owned(),
         body: serde_json::json!({"a": [1, "ä"]}),
         env: [("API_KEY".to_owned(), "s3cret".to_owned())].into(),
+        longest_life_ms: None,
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use callbox_protocol::agent::{AgentEventKind, CommandReady, LogStream, Phase};
+use callbox_protocol::agent::{AgentEventKind, CommandReady, LogStream, Phase, SessionData};
 use futures::StreamExt;
 
 use crate::bots::{free_port, http_bot};
@@ -190,4 +190,17 @@ async fn gone(pid: i32) {
         (state.is_empty() || state.starts_with('Z')).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_machine_ends_itself_when_no_session_can_last_so_long() {
+    let house = House::new();
+    let link = house.awake(&command(&["sleep", "60"], CommandReady::Started)).await;
+    let mut events = link.events(0);
+    let asked = SessionData { longest_life_ms: Some(300), ..session() };
+    soon(link.session(&asked)).await.unwrap();
+    assert_eq!(next(&mut events).await, AgentEventKind::Ready);
+    let ended = next(&mut events).await;
+    assert!(matches!(ended, AgentEventKind::BotExited { signal: Some(15), .. }), "{ended:?}");
+    soon(link.closed()).await;
 }

@@ -52,5 +52,6 @@ pub fn session() -> SessionData {
         token: String::new(),
         body: Value::Null,
         env: Default::default(),
+        longest_life_ms: None,
     }
 }

@@ -160,6 +160,7 @@ pub fn session(id: &str) -> SessionData {
         token: String::new(),
         body: serde_json::Value::Null,
         env: BTreeMap::new(),
+        longest_life_ms: None,
     }
 }
 

@@ -66,6 +66,7 @@ mod raw_exports {
     }
 }
 
+const LEAST_ORPHAN: Duration = Duration::from_secs(10);
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The defaults, as a file that people can read.
@@ -96,6 +97,8 @@ pub struct Config {
     pub max_log_bytes: u64,
     /// What becomes of calls at a shutdown.
     pub on_shutdown: OnShutdown,
+    /// How long machines and calls live without a dispatcher.
+    pub orphan_after: Duration,
     /// Origins of pages that may call.
     pub allowed_origins: Vec<String>,
     /// Machines on this host.
@@ -204,6 +207,7 @@ impl Config {
                 raw::RawOnShutdown::End => OnShutdown::End,
                 raw::RawOnShutdown::Leave => OnShutdown::Leave,
             },
+            orphan_after: orphan_after(raw.limits.orphan_after_s)?,
             allowed_origins: raw.cors.allowed_origins,
             local: LocalSection {
                 accelerator: match raw.local.accelerator {
@@ -308,6 +312,17 @@ impl Bot {
             },
         })
     }
+}
+
+/// In whole seconds, as machines are told. A restart of the dispatcher must fit in.
+fn orphan_after(seconds: f64) -> Result<Duration, ConfigError> {
+    let span = span("limits.orphan_after_s".into(), seconds)?;
+    if span < LEAST_ORPHAN {
+        let least = LEAST_ORPHAN.as_secs();
+        let problem = format!("{seconds} s is less than {least} s: no dispatcher restarts so soon");
+        return Err(wrong("limits.orphan_after_s", problem));
+    }
+    Ok(Duration::from_secs(span.as_secs()))
 }
 
 fn boot_timeout(seconds: u64) -> Result<Duration, ConfigError> {

@@ -47,6 +47,7 @@ pub(super) struct RawLimits {
     pub max_held_bytes: usize,
     pub max_log_bytes: u64,
     pub on_shutdown: RawOnShutdown,
+    pub orphan_after_s: f64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

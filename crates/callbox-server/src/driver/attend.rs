@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use callbox_core::{BotExit, EndCode, EndReason, EventKind, Fault, Session};
+use callbox_core::{BotExit, EndCode, EndReason, EventKind, Fault, Limits, Session};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::{
     agent::{AgentEventKind, LogLine, LogStream, Phase, SessionData},
@@ -22,6 +22,9 @@ use crate::{config::Bot, logs::Log, outside};
 const ANSWER: Duration = Duration::from_secs(20);
 /// How often the connection to a machine is made anew before the machine counts as lost.
 const RECONNECTS: u32 = 3;
+
+/// How long a machine outlives its session's last deadline before it ends itself.
+const OVERDUE: Duration = Duration::from_secs(600);
 
 /// Silence after a bot's end that means that all was said.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -162,7 +165,15 @@ fn session_data(duties: &Duties, bot: &Bot, session: &Session) -> Result<Session
         token: join.bot_token,
         body: session.body.clone(),
         env,
+        longest_life_ms: Some(u64::try_from(longest_life(session).as_millis()).unwrap_or(u64::MAX)),
     })
+}
+
+/// Longer than the session can last from now on: all its deadlines one after the other, and time
+/// for a tear-down that is overdue.
+fn longest_life(session: &Session) -> Duration {
+    let Limits { ready, join, live, ending, .. } = session.limits;
+    ready + join + live + ending + OVERDUE
 }
 
 /// Listens until the connection ends; then none, or the event that ends the session.

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     super::client::Line,
-    ALONE, descriptors,
+    descriptors,
     keep::Relays,
     words::{Order, line},
 };
@@ -63,7 +63,7 @@ pub async fn hand_over(
         port: bot.machine.run.port,
         body: session.body.clone(),
         max_held_bytes: plane.config.max_held_bytes,
-        alone_ms: u64::try_from(ALONE.as_millis()).unwrap_or(u64::MAX),
+        alone_ms: u64::try_from(plane.config.orphan_after.as_millis()).unwrap_or(u64::MAX),
         first: STANDARD.encode(&line.first),
     };
     let given = async {

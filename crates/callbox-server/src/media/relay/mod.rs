@@ -22,7 +22,7 @@
 //! is once it is ready, and when and how to end.
 //!
 //! *Alone* (`process`): without a dispatcher the call goes on. What ended meanwhile is kept until
-//! one comes. After as long as a machine waits ([`ALONE`]), the relay ends the call.
+//! one comes. After as long as a machine waits (`limits.orphan_after_s`), the relay ends the call.
 
 mod descriptors;
 mod desk;
@@ -34,13 +34,8 @@ mod process;
 mod tests;
 mod words;
 
-use std::time::Duration;
-
 pub(super) use follow::follow;
 pub use follow::take_up;
 pub(super) use hand_over::{NotHandedOver, hand_over};
 pub use keep::Relays;
 pub use process::{NotARelay, run};
-
-/// How long a relay goes on without a dispatcher: as long as its machine does.
-const ALONE: Duration = Duration::from_secs(120);
