@@ -41,6 +41,8 @@ pub struct Script {
     pub reserve_for_others: usize,
     /// What each machine uses; none: it cannot be told.
     pub usage: Option<Usage>,
+    /// `destroy` waits until [`FakeProvider::release`].
+    pub destroy_held: bool,
     /// So many calls of `destroy` fail before one succeeds.
     pub destroy_failures: u32,
     /// How the agents of new machines behave.
@@ -84,7 +86,7 @@ impl FakeProvider {
         change(&mut self.script());
     }
 
-    /// Lets every held `ensure` go on.
+    /// Lets every held `ensure` and `destroy` go on.
     pub fn release(&self) {
         self.released.send_replace(true);
     }
@@ -114,6 +116,11 @@ impl FakeProvider {
         starting.now += 1;
         starting.most = starting.most.max(starting.now);
         UnderWay(self)
+    }
+
+    async fn until_released(&self) {
+        let mut released = self.released.subscribe();
+        released.wait_for(|released| *released).await.expect("the sender lives in self");
     }
 
     /// The machine dies: its connections are cut and it is gone.
@@ -224,8 +231,7 @@ impl Provider for FakeProvider {
         let began = Instant::now();
         let script = self.script().clone();
         if script.ensure_held {
-            let mut released = self.released.subscribe();
-            released.wait_for(|released| *released).await.expect("the sender lives in self");
+            self.until_released().await;
         }
         if let Some(fault) = script.ensure_fails.clone() {
             return Err(fault);
@@ -257,6 +263,9 @@ impl Provider for FakeProvider {
     }
 
     async fn destroy(&self, name: &str) -> Result<(), Fault> {
+        if self.script().destroy_held {
+            self.until_released().await;
+        }
         {
             let mut script = self.script();
             if script.destroy_failures > 0 {

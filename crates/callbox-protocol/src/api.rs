@@ -406,6 +406,50 @@ pub struct BotInfo {
     pub transports: Vec<String>,
 }
 
+/// Body of `POST /v1/drain`. All optional.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainRequest {
+    /// Sessions that live so many milliseconds from now are ended, `drained`; none are, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Answer of `/v1/drain`: whether the dispatcher that was asked takes sessions, and which of its
+/// own still live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Drain {
+    /// Whether starts are refused.
+    pub draining: bool,
+    /// When that began.
+    pub since: Option<String>,
+    /// When what still lives is ended.
+    pub deadline_at: Option<String>,
+    /// Sessions of this dispatcher that have not ended.
+    pub live: u32,
+    /// Those of them that wait for room.
+    pub queued: u32,
+    /// Which they are, oldest first; at most 100.
+    pub sessions: Vec<DrainSession>,
+}
+
+/// A session that a drain waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainSession {
+    /// Its id.
+    pub id: String,
+    /// Its bot.
+    pub bot: String,
+    /// Where it is in its life.
+    pub state: SessionState,
+    /// When it was accepted.
+    pub accepted: String,
+    /// When its state times out by itself.
+    pub deadline_at: String,
+}
+
 /// One line of a session's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

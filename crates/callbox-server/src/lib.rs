@@ -6,6 +6,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod drain;
 pub mod driver;
 pub mod keys;
 pub mod logs;

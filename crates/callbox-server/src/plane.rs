@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     clock::Clock,
     config::{Bot, Config},
+    drain::Drain,
     logs::Logs,
     media::{Seat, relay::Relays},
     queue::Queue,
@@ -44,6 +45,8 @@ pub struct Plane {
     pub tasks: Tasks,
     /// Who may start now, and who waits.
     pub queue: Queue,
+    /// Whether sessions are taken, and until when those that live may.
+    pub drain: Drain,
     /// The processes that carry calls.
     pub relays: Relays,
     driven: Mutex<HashMap<SessionId, Handle>>,
@@ -112,6 +115,7 @@ impl Plane {
             logs,
             tasks: Tasks::default(),
             queue: Queue::default(),
+            drain: Drain::default(),
             driven: Mutex::default(),
             preparing: Mutex::default(),
             closing: AtomicBool::new(false),

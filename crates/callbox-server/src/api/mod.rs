@@ -3,6 +3,7 @@
 
 mod caller;
 mod carried;
+mod drain;
 mod error;
 mod health;
 mod page;
@@ -79,6 +80,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(sessions::show, sessions::end))
         .routes(routes!(sessions::events))
         .routes(routes!(sessions::logs))
+        .routes(routes!(drain::begin, drain::status, drain::cancel))
         .routes(routes!(health::info))
 }
 

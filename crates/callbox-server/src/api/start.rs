@@ -101,6 +101,7 @@ fn count(error: &Error) {
         Error::AtCapacity { .. } => "at-capacity",
         Error::QueueFull { .. } => "queue-full",
         Error::Closing => "shutting-down",
+        Error::Draining => "draining",
         Error::Internal => "internal",
         _ => "bad-request",
     });
@@ -117,6 +118,7 @@ async fn begin(
     if app.plane.closing() {
         return Err(Error::Closing);
     }
+    let draining = app.plane.drain.now().is_some();
     let request = parse(body)?;
     let bot = find_bot(app, bot_in_path.as_deref().or(request.bot.as_deref()))?;
     let transport = find_transport(app, bot, &request)?;
@@ -128,6 +130,10 @@ async fn begin(
         bot_cap: bot.max_sessions,
         queue_cap: app.plane.config.max_queued,
     };
+    if draining {
+        let row = known_before(app, new).await?;
+        return answer(app, &row, query.wait).await;
+    }
     let plane = Arc::clone(&app.plane);
     // In a task of its own: a client that hangs up drops this request wherever it is, and a row
     // that was inserted must get its driver.
@@ -145,6 +151,22 @@ async fn begin(
         }
     };
     answer(app, &row, query.wait).await
+}
+
+/// The session of a start that is repeated: its client has not heard the answer. While the
+/// dispatcher is drained there is room for no other, and the store is asked with that.
+async fn known_before(app: &App, new: NewSession) -> Result<Versioned, Error> {
+    if new.start_key.is_none() {
+        return Err(Error::Draining);
+    }
+    let nobody = NewSession { total_cap: 0, ..new };
+    match app.plane.store.insert(&nobody).await? {
+        Inserted::Existing(row) => Ok(row),
+        Inserted::KeyReused => Err(Error::KeyReused),
+        Inserted::Created(_) | Inserted::AtCapacity { .. } | Inserted::QueueFull { .. } => {
+            Err(Error::Draining)
+        }
+    }
 }
 
 async fn answer(app: &App, row: &Versioned, wait: Option<WaitFor>) -> Result<Response, Error> {

@@ -146,6 +146,12 @@ impl TestApp {
         (self.dir.take().unwrap(), Arc::clone(&self.provider))
     }
 
+    /// Begins to shut down as a signal does.
+    pub(crate) fn shut_down(mut self) -> TestApp {
+        drop(self.stop.take());
+        self
+    }
+
     /// Shuts down as a signal does, and checks that nothing is left.
     pub(crate) async fn finish(mut self) {
         drop(self.stop.take());

@@ -4,6 +4,7 @@
 mod app;
 mod bad_input;
 mod config;
+mod drain;
 mod duties;
 mod lifecycle;
 mod media;
