@@ -17,6 +17,7 @@ mod prepare;
 mod proxy;
 pub mod queue;
 mod random;
+pub mod rollout;
 pub mod serve;
 pub mod store;
 pub mod sweep;

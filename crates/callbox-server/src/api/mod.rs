@@ -7,6 +7,7 @@ mod drain;
 mod error;
 mod health;
 mod page;
+mod rollouts;
 mod sessions;
 mod start;
 mod view;
@@ -81,6 +82,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(sessions::events))
         .routes(routes!(sessions::logs))
         .routes(routes!(drain::begin, drain::status, drain::cancel))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::begin))
         .routes(routes!(health::info))
 }
 

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Bot,
     driver, metrics,
+    rollout::{self, Entering},
     store::{Inserted, NewSession, StartKey, Versioned},
 };
 
@@ -122,8 +123,9 @@ async fn begin(
     let request = parse(body)?;
     let bot = find_bot(app, bot_in_path.as_deref().or(request.bot.as_deref()))?;
     let transport = find_transport(app, bot, &request)?;
+    let entering = rollout::enter(&app.plane, &bot.name);
     let new = NewSession {
-        session: new_session(app, bot, transport, request, headers)?,
+        session: new_session(app, bot, transport, request, headers, &entering)?,
         replica: String::new(),
         start_key: start_key(headers, starter, bot, body)?,
         total_cap: app.plane.config.max_sessions,
@@ -137,7 +139,12 @@ async fn begin(
     let plane = Arc::clone(&app.plane);
     // In a task of its own: a client that hangs up drops this request wherever it is, and a row
     // that was inserted must get its driver.
-    let inserted = app.plane.spawn(async move { driver::accept(&plane, new).await });
+    let inserted = app.plane.spawn(async move {
+        let inserted = driver::accept(&plane, new).await;
+        // From here on its driver is why the version stays.
+        drop(entering);
+        inserted
+    });
     let row = match inserted.await.ok_or(Error::Internal)?? {
         Inserted::Created(row) | Inserted::Existing(row) => row,
         Inserted::KeyReused => return Err(Error::KeyReused),
@@ -259,6 +266,7 @@ fn new_session(
     transport: &'static str,
     request: StartRequest,
     headers: &HeaderMap,
+    entering: &Entering,
 ) -> Result<Session, Error> {
     let body = request.body.unwrap_or(Value::Null);
     if transport == "websocket" && body.to_string().len() > MAX_WEBSOCKET_BODY {
@@ -272,7 +280,7 @@ fn new_session(
         body,
         base_url: base_url(app, headers)?,
         labels: check_labels(request.labels)?,
-        version: None,
+        version: entering.version().clone(),
         place: String::new(),
         limits: bot.limits,
         ready_when: bot.ready_when,

@@ -43,7 +43,8 @@ impl Duties {
             Err(detail) => return failed(EndCode::StartFailed, detail),
         };
         let name = session.machine_name().expect("a wanted machine has a name");
-        let spec = MachineSpec { name, incarnation, bot: Arc::clone(&bot.machine) };
+        let (bot, version) = (Arc::clone(&bot.machine), session.version.clone());
+        let spec = MachineSpec { name, incarnation, bot, version };
         let mut pause = FIRST_PAUSE;
         loop {
             match provider.ensure(&spec).await {
