@@ -48,6 +48,9 @@ live_s = 0.3
 [bots.brief.timeouts]
 live_s = 1.2
 warn_s = 0.7
+[bots.tough]
+transports = ["fake"]
+restarts = { most = 2 }
 [bots.long]
 transports = ["fake"]
 [bots.long.timeouts]

@@ -11,6 +11,7 @@ mod media;
 mod openapi;
 mod queue;
 mod restart;
+mod rollout;
 mod start;
 mod store;
 mod usage;
