@@ -149,12 +149,7 @@ pub fn ask(plane: &Plane, bot: &str) {
     plane.rollouts.change(bot, |track| {
         track.asked = true;
         track.failed = None;
-        track.next.get_or_insert_with(|| Next {
-            version: None,
-            since: now,
-            stage: "waiting".into(),
-            filling: false,
-        });
+        track.next.get_or_insert_with(|| Next::asked(now));
     });
     plane.rollouts.asked.notify_one();
 }
@@ -235,6 +230,12 @@ impl Rollouts {
 
     fn bots(&self) -> MutexGuard<'_, BTreeMap<String, Track>> {
         self.bots.lock().expect("no panic while held")
+    }
+}
+
+impl Next {
+    fn asked(since: Time) -> Next {
+        Next { version: None, since, stage: "waiting".into(), filling: false }
     }
 }
 

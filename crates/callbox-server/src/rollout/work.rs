@@ -6,7 +6,7 @@ use callbox_core::{Session, State};
 use callbox_machines::{BotVersion, StartFault};
 use tokio::sync::watch;
 
-use super::{Failed, Track, Version};
+use super::{Failed, Next, Track, Version};
 use crate::{
     config::Bot,
     driver::Chain,
@@ -85,7 +85,9 @@ async fn roll(plane: &Plane, name: &str) {
     let now = plane.clock.now();
     // In one step: whoever is accepted has the one or the other.
     rollouts.change(name, |track| {
-        let next = track.next.take();
+        // Asked meanwhile: there is a next one again, which is to be looked up.
+        let again = track.asked.then(|| Next::asked(now));
+        let next = std::mem::replace(&mut track.next, again);
         match &outcome {
             Ok(Some(version)) => track.switch(version.clone(), now),
             Ok(None) => {}
