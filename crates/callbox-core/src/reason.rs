@@ -67,6 +67,8 @@ end_codes! {
     Stopped = "stopped" => Completed,
     /// The dispatcher was shut down and takes its sessions with it.
     DispatcherShutdown = "dispatcher-shutdown" => Completed,
+    /// The dispatcher was drained, and the call was not over at the drain's deadline.
+    Drained = "drained" => Completed,
     /// The call reached the longest time that the bot's configuration allows.
     MaxDuration = "max-duration" => Completed,
     /// Everybody but the bot left the room, and nobody came back in time.

@@ -35,7 +35,18 @@ pub enum Admission {
     },
 }
 
-/// How far a bot's reserve is filled.
+/// The reserve of one version of a bot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserve {
+    /// The bot's name.
+    pub bot: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// How far it is filled.
+    pub level: ReserveLevel,
+}
+
+/// How far a reserve is filled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReserveLevel {
     /// Machines that can be taken at once.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::{FaultKind, MachineFacts, SessionId, machine_name};
 use tokio::time::timeout;
 
-use crate::{Admission, BotMachine, Claim, MachineSpec, Provider};
+use crate::{Admission, BotMachine, Claim, MachineSpec, Provider, Reserve};
 
 /// How long a machine may take. Only tests wait so long.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -40,7 +40,10 @@ pub async fn check(provider: &dyn Provider, [first, second]: &[MachineSpec; 2]) 
 
 /// Two specs of this bot for [`check`].
 pub fn specs(bot: Arc<BotMachine>, ids: [SessionId; 2]) -> [MachineSpec; 2] {
-    ids.map(|id| MachineSpec { name: machine_name(id, 1), incarnation: 1, bot: Arc::clone(&bot) })
+    ids.map(|id| {
+        let (name, bot) = (machine_name(id, 1), Arc::clone(&bot));
+        MachineSpec { name, incarnation: 1, bot, version: None }
+    })
 }
 
 /// Asking for room changes nothing, and what is in reserve is given up at most once.
@@ -62,7 +65,7 @@ async fn admission_books_nothing(
         assert_eq!(again.expect("it answers"), beside, "nothing was booked");
     }
     assert_ne!(provider.max_starting(), Some(0), "nobody could ever start");
-    for (bot, level) in provider.reserves() {
+    for Reserve { bot, level, .. } in provider.reserves() {
         assert!(level.target > 0 || level.ready == 0, "{bot}: a reserve that nobody wants");
     }
 }

@@ -16,8 +16,8 @@ use callbox_protocol::agent::Phase;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Admission, BotMachine, Claim, ImageRun, MachineSpec, Progress, Provider, ReserveLevel,
-    StartFault, Started,
+    Admission, BotMachine, BotVersion, Claim, ImageRun, MachineSpec, Progress, Provider, Reserve,
+    ReserveLevel, StartFault, Started,
 };
 
 /// What the fake does when it is asked. Can be changed while it runs.
@@ -39,8 +39,20 @@ pub struct Script {
     pub reserve: usize,
     /// So many machines are in reserve for a bot that nobody asks for; taken by `shed`.
     pub reserve_for_others: usize,
+    /// The version that every bot's image has now; none: there are no versions.
+    pub version: Option<String>,
+    /// `version` fails like this.
+    pub version_fails: Option<Fault>,
+    /// `prepare` waits until [`FakeProvider::release`].
+    pub prepare_held: bool,
+    /// `prepare` fails like this.
+    pub prepare_fails: Option<StartFault>,
+    /// `filled` fails like this.
+    pub fill_fails: Option<StartFault>,
     /// What each machine uses; none: it cannot be told.
     pub usage: Option<Usage>,
+    /// `destroy` waits until [`FakeProvider::release`].
+    pub destroy_held: bool,
     /// So many calls of `destroy` fail before one succeeds.
     pub destroy_failures: u32,
     /// How the agents of new machines behave.
@@ -52,6 +64,11 @@ pub struct Script {
 pub struct FakeProvider {
     script: Mutex<Script>,
     machines: Mutex<BTreeMap<String, FakeAgent>>,
+    /// The version that each machine was made of, by name.
+    versions: Mutex<BTreeMap<String, Option<String>>>,
+    /// The versions that were retired.
+    retired: Mutex<Vec<Option<String>>>,
+    tended: Mutex<Option<watch::Receiver<Vec<BotVersion>>>>,
     released: watch::Sender<bool>,
     made: watch::Sender<usize>,
     starting: Mutex<Starting>,
@@ -84,7 +101,7 @@ impl FakeProvider {
         change(&mut self.script());
     }
 
-    /// Lets every held `ensure` go on.
+    /// Lets every held `ensure` and `destroy` go on.
     pub fn release(&self) {
         self.released.send_replace(true);
     }
@@ -97,6 +114,23 @@ impl FakeProvider {
     /// The names of the machines that run.
     pub fn names(&self) -> Vec<String> {
         self.machines().keys().cloned().collect()
+    }
+
+    /// The version that a machine was made of, also after its end.
+    pub fn version_of(&self, name: &str) -> Option<String> {
+        self.versions.lock().expect("no panic while held").get(name).cloned().flatten()
+    }
+
+    /// The versions that were retired, in order.
+    pub fn retired(&self) -> Vec<Option<String>> {
+        self.retired.lock().expect("no panic while held").clone()
+    }
+
+    /// The versions of this bot whose reserves shall be filled now.
+    pub fn tended(&self, bot: &str) -> Vec<Option<String>> {
+        let tended = self.tended.lock().expect("no panic while held");
+        let bots = tended.iter().flat_map(|bots| bots.borrow().clone());
+        bots.filter(|one| one.bot.bot == bot).map(|one| one.version).collect()
     }
 
     /// How many machines were ever made.
@@ -114,6 +148,11 @@ impl FakeProvider {
         starting.now += 1;
         starting.most = starting.most.max(starting.now);
         UnderWay(self)
+    }
+
+    async fn until_released(&self) {
+        let mut released = self.released.subscribe();
+        released.wait_for(|released| *released).await.expect("the sender lives in self");
     }
 
     /// The machine dies: its connections are cut and it is gone.
@@ -137,7 +176,11 @@ impl FakeProvider {
     }
 
     /// The machine, and what it started from.
-    async fn make(&self, name: &str, script: Script) -> Result<(FakeAgent, &'static str), Fault> {
+    async fn make(
+        &self,
+        MachineSpec { name, version, .. }: &MachineSpec,
+        script: Script,
+    ) -> Result<(FakeAgent, &'static str), Fault> {
         if let Some(agent) = self.agent(name) {
             return Ok((agent, "fake"));
         }
@@ -150,6 +193,7 @@ impl FakeProvider {
         };
         let agent = FakeAgent::new(script.agent);
         self.machines().insert(name.to_owned(), agent.clone());
+        self.versions.lock().expect("no panic while held").insert(name.clone(), version.clone());
         self.made.send_modify(|made| *made += 1);
         if script.ensure_loses_answer {
             self.script().ensure_loses_answer = false;
@@ -165,8 +209,30 @@ impl Provider for FakeProvider {
         "fake"
     }
 
-    async fn prepare(&self, _bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault> {
+    async fn version(&self, _bot: &BotMachine) -> Result<Option<String>, Fault> {
+        let Script { version, version_fails, .. } = self.script().clone();
+        version_fails.map_or(Ok(version), Err)
+    }
+
+    async fn prepare(&self, _bot: &BotVersion, progress: &dyn Progress) -> Result<(), StartFault> {
         progress.stage("nothing to prepare");
+        if self.script().prepare_held {
+            self.until_released().await;
+        }
+        self.script().prepare_fails.clone().map_or(Ok(()), Err)
+    }
+
+    async fn tend(&self, bots: watch::Receiver<Vec<BotVersion>>) {
+        *self.tended.lock().expect("no panic while held") = Some(bots);
+        std::future::pending().await
+    }
+
+    async fn filled(&self, _bot: &BotVersion) -> Result<(), StartFault> {
+        self.script().fill_fails.clone().map_or(Ok(()), Err)
+    }
+
+    async fn retire(&self, gone: &BotVersion, _used: &[BotVersion]) -> Result<(), Fault> {
+        self.retired.lock().expect("no panic while held").push(gone.version.clone());
         Ok(())
     }
 
@@ -204,12 +270,16 @@ impl Provider for FakeProvider {
         self.script().max_starting
     }
 
-    fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
-        let Script { reserve, reserve_for_others, .. } = *self.script();
+    fn reserves(&self) -> Vec<Reserve> {
+        let Script { reserve, reserve_for_others, version, .. } = self.script().clone();
         let levels = [("parrot", reserve), ("others", reserve_for_others)].into_iter();
         levels
             .filter(|(_, ready)| *ready > 0)
-            .map(|(bot, ready)| (bot.to_owned(), ReserveLevel { ready, target: ready }))
+            .map(|(bot, ready)| Reserve {
+                bot: bot.to_owned(),
+                version: version.clone(),
+                level: ReserveLevel { ready, target: ready },
+            })
             .collect()
     }
 
@@ -219,18 +289,17 @@ impl Provider for FakeProvider {
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
-        let MachineSpec { name, incarnation: _, bot } = spec;
+        let MachineSpec { name, bot, .. } = spec;
         let _under_way = self.begin();
         let began = Instant::now();
         let script = self.script().clone();
         if script.ensure_held {
-            let mut released = self.released.subscribe();
-            released.wait_for(|released| *released).await.expect("the sender lives in self");
+            self.until_released().await;
         }
         if let Some(fault) = script.ensure_fails.clone() {
             return Err(fault);
         }
-        let (agent, from) = self.make(name, script).await?;
+        let (agent, from) = self.make(spec, script).await?;
         let link = Link::open(agent.carrier()).await.map_err(Fault::unavailable)?;
         let facts = |stages| MachineFacts {
             accelerator: "none".into(),
@@ -257,6 +326,9 @@ impl Provider for FakeProvider {
     }
 
     async fn destroy(&self, name: &str) -> Result<(), Fault> {
+        if self.script().destroy_held {
+            self.until_released().await;
+        }
         {
             let mut script = self.script();
             if script.destroy_failures > 0 {

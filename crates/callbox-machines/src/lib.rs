@@ -16,8 +16,9 @@ use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts, Usage};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::Prepare;
+use tokio::sync::watch;
 
-pub use admission::{Admission, Claim, ReserveLevel};
+pub use admission::{Admission, Claim, Reserve, ReserveLevel};
 pub use budget::{Budget, BudgetConfig, Cost};
 /// One entry of what a machine may reach.
 pub use callbox_microvm::net::Allow;
@@ -142,6 +143,15 @@ pub enum StartFrom {
     Cold,
 }
 
+/// A bot in one of its versions: what its machines are made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BotVersion {
+    /// The bot.
+    pub bot: Arc<BotMachine>,
+    /// See [`Provider::version`]; none for whatever is there when a machine is made.
+    pub version: Option<String>,
+}
+
 /// What one machine is to be.
 #[derive(Clone, Debug)]
 pub struct MachineSpec {
@@ -151,6 +161,8 @@ pub struct MachineSpec {
     pub incarnation: u32,
     /// Its bot.
     pub bot: Arc<BotMachine>,
+    /// The version that it is made of, as in [`BotVersion`].
+    pub version: Option<String>,
 }
 
 /// A machine that runs, is awake and acknowledged its new generation.
@@ -206,17 +218,35 @@ pub trait Provider: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &'static str;
 
+    /// The version that this bot's image has now: a digest that changes whenever a machine made
+    /// from it would. None where there is no such thing.
+    ///
+    /// # Errors
+    /// A [`Fault`], when the image is not there.
+    async fn version(&self, _bot: &BotMachine) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
     /// Does ahead of time what `ensure` would otherwise do at a session's expense (a template).
     /// Never needed for `ensure` to work.
     ///
     /// # Errors
     /// As [`Provider::ensure`].
-    async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault>;
+    async fn prepare(&self, bot: &BotVersion, progress: &dyn Progress) -> Result<(), StartFault>;
 
-    /// Keeps the reserves of these bots filled, until the future is dropped; called once, after
-    /// [`Provider::prepare`]. Never needed for `ensure` to work.
-    async fn tend(&self, _bots: &[Arc<BotMachine>]) {
+    /// Keeps the reserves of these bots filled, and gives up all others, until the future is
+    /// dropped; called once, after [`Provider::prepare`]. Never needed for `ensure` to work.
+    async fn tend(&self, _bots: watch::Receiver<Vec<BotVersion>>) {
         std::future::pending().await
+    }
+
+    /// Waits until the reserve of one of the bots that are tended has its smallest size, or there
+    /// is no room for more.
+    ///
+    /// # Errors
+    /// As [`Provider::ensure`], when a machine of it cannot be made.
+    async fn filled(&self, _bot: &BotVersion) -> Result<(), StartFault> {
+        Ok(())
     }
 
     /// What is not enforced around the machines, in words for people; empty where nothing is
@@ -225,12 +255,21 @@ pub trait Provider: Send + Sync {
         Vec::new()
     }
 
-    /// Removes what [`Provider::prepare`] made for bots that are no more, or are not what they
-    /// were, once it is old; what still is in use stays.
+    /// Removes versions that are neither present nor `used`, and what [`Provider::prepare`] made
+    /// for them once it is old.
     ///
     /// # Errors
     /// A [`Fault`].
-    async fn retain(&self, _bots: &[Arc<BotMachine>]) -> Result<(), Fault> {
+    async fn retain(&self, _used: &[BotVersion]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Removes all that there is of a version that is not needed any more, unless one that still
+    /// is `used` needs the same. Machines that run go on.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    async fn retire(&self, _gone: &BotVersion, _used: &[BotVersion]) -> Result<(), Fault> {
         Ok(())
     }
 
@@ -258,9 +297,9 @@ pub trait Provider: Send + Sync {
         None
     }
 
-    /// How far the bots' reserves are filled, by bot.
-    fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
-        BTreeMap::new()
+    /// How far the bots' reserves are filled.
+    fn reserves(&self) -> Vec<Reserve> {
+        Vec::new()
     }
 
     /// What a machine uses of its host now; none where that cannot be told. Costs the machine

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod drain;
 pub mod driver;
 pub mod keys;
 pub mod logs;
@@ -17,6 +18,7 @@ mod prepare;
 mod proxy;
 pub mod queue;
 mod random;
+pub mod rollout;
 pub mod serve;
 pub mod store;
 pub mod sweep;

@@ -10,6 +10,7 @@ pub fn describe() {
     describe_counter!("callbox_sessions_ended_total", "Sessions that ended, by bot and code.");
     describe_gauge!("callbox_sessions_live", "Sessions that have not ended and are driven here.");
     describe_gauge!("callbox_sessions_queued", "Sessions of those that wait for room.");
+    describe_gauge!("callbox_draining", "1 while the dispatcher takes no new sessions.");
     describe_gauge!("callbox_reserve_ready", "Machines in reserve, by bot.");
     describe_gauge!("callbox_reserve_target", "Machines that shall be in reserve, by bot.");
     describe_counter!("callbox_warnings_total", "Bots warned of their call's end, by outcome.");
@@ -47,6 +48,11 @@ pub fn refused(code: &'static str) {
 pub fn live(count: usize, queued: usize) {
     gauge!("callbox_sessions_live").set(count as f64);
     gauge!("callbox_sessions_queued").set(queued as f64);
+}
+
+/// Whether the dispatcher is drained.
+pub fn draining(drained: bool) {
+    gauge!("callbox_draining").set(if drained { 1.0 } else { 0.0 });
 }
 
 /// How far a bot's reserve is filled.

@@ -17,9 +17,11 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     clock::Clock,
     config::{Bot, Config},
+    drain::Drain,
     logs::Logs,
     media::{Seat, relay::Relays},
     queue::Queue,
+    rollout::Rollouts,
     store::{Store, StoreError},
     tasks::{Task, Tasks},
 };
@@ -44,6 +46,10 @@ pub struct Plane {
     pub tasks: Tasks,
     /// Who may start now, and who waits.
     pub queue: Queue,
+    /// Which versions of bots sessions get.
+    pub rollouts: Rollouts,
+    /// Whether sessions are taken, and until when those that live may.
+    pub drain: Drain,
     /// The processes that carry calls.
     pub relays: Relays,
     driven: Mutex<HashMap<SessionId, Handle>>,
@@ -112,6 +118,8 @@ impl Plane {
             logs,
             tasks: Tasks::default(),
             queue: Queue::default(),
+            rollouts: Rollouts::default(),
+            drain: Drain::default(),
             driven: Mutex::default(),
             preparing: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -171,9 +179,15 @@ impl Plane {
         }
     }
 
-    /// How far the bots' reserves are filled, by bot.
+    /// How far the bots' reserves are filled, all their versions together, by bot.
     pub fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
-        self.providers.values().flat_map(|provider| provider.reserves()).collect()
+        let mut levels: BTreeMap<String, ReserveLevel> = BTreeMap::new();
+        for reserve in self.providers.values().flat_map(|provider| provider.reserves()) {
+            let level = levels.entry(reserve.bot).or_default();
+            level.ready += reserve.level.ready;
+            level.target += reserve.level.target;
+        }
+        levels
     }
 
     /// No more starts: the dispatcher is on its way out.

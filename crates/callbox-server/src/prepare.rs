@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use callbox_machines::{BotMachine, Progress};
+use callbox_machines::{BotVersion, Progress};
 use tokio::time::Instant;
 
-use crate::{driver::Chain, plane::Plane};
+use crate::{driver::Chain, plane::Plane, rollout};
 
 /// Says which bots will be prepared, so that readiness is not claimed before it is so.
 pub fn announce(plane: &Plane) {
@@ -15,14 +15,19 @@ pub fn announce(plane: &Plane) {
     }
 }
 
-/// Prepares every bot, then keeps their reserves filled for as long as it is let.
+/// Prepares every bot, then keeps their reserves filled and rolls new versions out, for as long as
+/// it is let.
 pub async fn run(plane: Arc<Plane>) {
     all(&plane).await;
     let tending = plane.providers.iter().map(|(name, provider)| {
-        let bots = machines_of(&plane, name);
-        async move { provider.tend(&bots).await }
+        let bots = plane.rollouts.tended(name);
+        async move {
+            if let Some(bots) = bots {
+                provider.tend(bots).await;
+            }
+        }
     });
-    futures::future::join_all(tending).await;
+    tokio::join!(futures::future::join_all(tending), rollout::run(&plane));
 }
 
 /// Prepares every bot, one after the other: two at once would only take each other's processors.
@@ -33,14 +38,18 @@ async fn all(plane: &Arc<Plane>) {
         let began = Instant::now();
         let name = bot.name.as_str();
         if let Some(provider) = plane.providers.get(bot.provider.as_str()) {
-            let stages = Stages { plane, bot: name };
-            match provider.prepare(&bot.machine, &stages).await {
+            let stages = Stages { plane, bot: name, next: false };
+            let version = plane.rollouts.of(name).and_then(|track| track.current.version);
+            let version = BotVersion { bot: Arc::clone(&bot.machine), version };
+            match provider.prepare(&version, &stages).await {
                 Ok(()) => {
                     let took_ms = began.elapsed().as_millis();
                     tracing::info!(bot = name, took_ms, "the bot is prepared");
                 }
                 Err(error) => {
-                    tracing::error!(bot = name, error = %Chain(&error), "the bot cannot be prepared");
+                    let error = Chain(&error).to_string();
+                    tracing::error!(bot = name, error, "the bot cannot be prepared");
+                    plane.rollouts.set_trouble(name, Some(error));
                 }
             }
         }
@@ -52,25 +61,33 @@ async fn all(plane: &Arc<Plane>) {
 /// Templates are large; those of earlier bots and images are not kept for ever.
 async fn forget_the_rest(plane: &Plane) {
     for (name, provider) in &plane.providers {
-        if let Err(fault) = provider.retain(&machines_of(plane, name)).await {
+        if let Err(fault) = provider.retain(&plane.rollouts.needed(plane, name)).await {
             tracing::warn!(provider = name, %fault, "cannot remove what no bot uses any more");
         }
     }
 }
 
-fn machines_of(plane: &Plane, provider: &str) -> Vec<Arc<BotMachine>> {
-    let bots = plane.config.bots.values().filter(|bot| bot.provider == provider);
-    bots.map(|bot| Arc::clone(&bot.machine)).collect()
-}
-
-struct Stages<'a> {
+/// What preparing a bot is at, for those who wait for it.
+pub(crate) struct Stages<'a> {
     plane: &'a Plane,
     bot: &'a str,
+    /// Of the next version; nobody waits for that one.
+    next: bool,
+}
+
+impl<'a> Stages<'a> {
+    /// Of the version that is to be served next.
+    pub fn of_next(plane: &'a Plane, bot: &'a str) -> Stages<'a> {
+        Stages { plane, bot, next: true }
+    }
 }
 
 impl Progress for Stages<'_> {
     fn stage(&self, name: &str) {
         tracing::info!(bot = self.bot, stage = name, "preparing the bot");
-        self.plane.set_preparing(self.bot, Some(name));
+        match self.next {
+            true => self.plane.rollouts.set_stage(self.bot, name),
+            false => self.plane.set_preparing(self.bot, Some(name)),
+        }
     }
 }

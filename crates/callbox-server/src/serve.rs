@@ -11,7 +11,7 @@ use crate::{
     config::OnShutdown,
     driver,
     plane::{Handle, Plane},
-    prepare,
+    prepare, rollout,
     store::{KeyRecord, StoreError},
     sweep,
     tasks::Task,
@@ -91,6 +91,7 @@ pub async fn begin(plane: &Arc<Plane>) -> Result<Background, StoreError> {
     if resumed > 0 {
         tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
     }
+    rollout::begin(plane).await?;
     prepare::announce(plane);
     Ok(Background([
         plane.spawn(sweep::run(Arc::clone(plane))),

@@ -7,13 +7,14 @@ mod error;
 use std::time::Duration;
 
 use callbox_protocol::api::{
-    Info, LogEntry, QUEUE_POSITION_HEADER, SESSION_ID_HEADER, Session, SessionList, StartRequest,
-    WebsocketJoin,
+    Drain, DrainRequest, Info, LogEntry, QUEUE_POSITION_HEADER, Rollout, RolloutList,
+    SESSION_ID_HEADER, Session, SessionList, StartRequest, WebsocketJoin,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Request, Response, Url};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::body::{events_named, read_body, read_json};
@@ -77,12 +78,7 @@ impl ApiClient {
         let doing = "start a session";
         let mut http = self.request(Method::POST, &["start"], &[]);
         *http.timeout_mut() = Some(Duration::from_secs(120));
-        let body = serde_json::to_vec(request).map_err(|_| ApiError::unprintable(doing))?;
-        *http.body_mut() = Some(body.into());
-        http.headers_mut().insert(
-            reqwest::header::CONTENT_TYPE,
-            reqwest::header::HeaderValue::from_static("application/json"),
-        );
+        set_json(doing, &mut http, request)?;
         let response = self.send(doing, http).await?;
         let header = response.headers().get(SESSION_ID_HEADER).cloned();
         let queue_position = number(response.headers(), QUEUE_POSITION_HEADER)
@@ -145,6 +141,44 @@ impl ApiClient {
     pub async fn stop(&self, id: &str) -> Result<Session, ApiError> {
         let doing = "stop a session";
         let request = self.request(Method::DELETE, &["v1", "sessions", id], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `POST /v1/drain`: no new sessions, and with a deadline, none at all then.
+    pub async fn drain(&self, deadline: Option<Duration>) -> Result<Drain, ApiError> {
+        let doing = "drain the dispatcher";
+        let mut request = self.request(Method::POST, &["v1", "drain"], &[]);
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        set_json(doing, &mut request, &DrainRequest { deadline_ms: deadline.map(millis) })?;
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `GET /v1/drain`.
+    pub async fn drain_status(&self) -> Result<Drain, ApiError> {
+        let doing = "look at the drain";
+        let request = self.request(Method::GET, &["v1", "drain"], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `DELETE /v1/drain`: sessions are taken again.
+    pub async fn drain_cancel(&self) -> Result<Drain, ApiError> {
+        let doing = "cancel the drain";
+        let request = self.request(Method::DELETE, &["v1", "drain"], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `GET /v1/rollouts`: the versions of all bots, or of one.
+    pub async fn rollouts(&self, bot: Option<&str>) -> Result<RolloutList, ApiError> {
+        let doing = "look at rollouts";
+        let query: Vec<(&str, &str)> = bot.iter().map(|bot| ("bot", *bot)).collect();
+        let request = self.request(Method::GET, &["v1", "rollouts"], &query);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `POST /v1/bots/{bot}/rollout`: its image is looked at anew.
+    pub async fn roll(&self, bot: &str) -> Result<Rollout, ApiError> {
+        let doing = "roll a bot out";
+        let request = self.request(Method::POST, &["v1", "bots", bot, "rollout"], &[]);
         read_json(doing, self.send(doing, request).await?).await
     }
 
@@ -223,6 +257,20 @@ impl ApiClient {
         let bytes = response.bytes_stream().map_err(move |source| ApiError::broken(doing, source));
         Ok(events_named(doing, name, bytes).boxed())
     }
+}
+
+fn set_json<T: Serialize>(
+    doing: &'static str,
+    request: &mut Request,
+    body: &T,
+) -> Result<(), ApiError> {
+    let body = serde_json::to_vec(body).map_err(|_| ApiError::unprintable(doing))?;
+    *request.body_mut() = Some(body.into());
+    request.headers_mut().insert(
+        reqwest::header::CONTENT_TYPE,
+        reqwest::header::HeaderValue::from_static("application/json"),
+    );
+    Ok(())
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
 use crate::{
-    bench, call, completions, config, doctor, image, keys, logs, ps, serve, show, stop, sweep,
-    template,
+    bench, call, completions, config, doctor, drain, image, keys, logs, ps, rollout, serve, show,
+    stop, sweep, template,
 };
 
 const EXIT_CODES: &str = "\
@@ -44,6 +44,8 @@ pub enum Command {
     Show(show::Args),
     Logs(logs::Args),
     Stop(stop::Args),
+    Drain(drain::Args),
+    Rollout(rollout::Args),
     Bench(bench::Args),
     Serve(serve::Args),
     Image(image::Args),
@@ -70,6 +72,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Show(args) => show::run(args, &context).await,
         Command::Logs(args) => logs::run(args, &context).await,
         Command::Stop(args) => stop::run(args, &context).await,
+        Command::Drain(args) => drain::run(args, &context).await,
+        Command::Rollout(args) => rollout::run(args, &context).await,
         Command::Bench(args) => bench::run(args, &context).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Image(args) => image::run(args, &context).await,

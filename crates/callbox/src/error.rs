@@ -112,6 +112,20 @@ pub enum CliError {
     /// The doctor found something that keeps machines from running.
     #[error("machines cannot run here as it is")]
     Doctor,
+    /// Somebody else ended what was waited for.
+    #[error("{0}")]
+    Overtaken(String),
+    /// A version of a bot could not be prepared.
+    #[error("bot {bot:?} was not rolled out, and all is as it was: {why}")]
+    RolloutFailed {
+        /// Which bot.
+        bot: String,
+        /// What the dispatcher says.
+        why: String,
+    },
+    /// Ctrl-C, by who only watched.
+    #[error("interrupted; {0}")]
+    Left(String),
     /// Ctrl-C.
     #[error("interrupted; what was started is being ended")]
     Interrupted,
@@ -125,7 +139,7 @@ impl CliError {
             CliError::Api(error) if error.is_usage() => 2,
             CliError::NoAudio { .. } => 3,
             CliError::SessionFailed { .. } | CliError::BenchFailed { .. } => 4,
-            CliError::Interrupted => 130,
+            CliError::Interrupted | CliError::Left(_) => 130,
             _ => 1,
         }
     }
@@ -162,6 +176,9 @@ impl CliError {
                     .to_owned(),
             ),
             CliError::Image { hint, .. } => hint.clone(),
+            CliError::RolloutFailed { .. } => Some(
+                "build the image anew and ask again; the dispatcher's log says more".to_owned(),
+            ),
             CliError::TooSlow { .. } => Some("a longer --timeout waits longer".to_owned()),
             _ => None,
         }

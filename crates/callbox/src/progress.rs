@@ -91,6 +91,20 @@ impl Progress {
         }
     }
 
+    /// What is going on now, in any words. Telling the same again costs nothing.
+    pub fn tell(&self, text: &str) {
+        let Ok(mut told) = self.told.lock() else { return };
+        if told.reached == text {
+            return;
+        }
+        text.clone_into(&mut told.reached);
+        match &self.kind {
+            Kind::Silent => {}
+            Kind::Lines => eprintln!("{text}"),
+            Kind::Line(line) => line.set_message(text.to_owned()),
+        }
+    }
+
     /// How many of how many are done.
     pub fn count(&self, done: usize, of: usize, failed: usize) {
         let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };

@@ -158,7 +158,8 @@ fn cells(session: &Session, now: Timestamp) -> [String; 8] {
     ]
 }
 
-fn nothing() -> String {
+/// What stands where there is nothing to say.
+pub fn nothing() -> String {
     "-".to_owned()
 }
 
@@ -187,7 +188,8 @@ fn state_style(session: &Session) -> anstyle::Style {
     }
 }
 
-fn age(accepted: &str, now: Timestamp) -> Option<String> {
+/// How long ago that was, shortly; none if it is no time.
+pub fn age(accepted: &str, now: Timestamp) -> Option<String> {
     let accepted: Timestamp = accepted.parse().ok()?;
     let seconds = now.as_second().saturating_sub(accepted.as_second()).max(0);
     Some(match seconds {

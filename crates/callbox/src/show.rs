@@ -44,6 +44,9 @@ fn facts(session: &Session, look: Look) -> String {
         let _ = writeln!(text, "  {} {value}", look.paint(DIM, format_args!("{label:<10}")));
     };
     line("state", waterfall::end_line(session, look));
+    if let Some(version) = &session.version {
+        line("version", printable(version));
+    }
     line("transport", printable(&session.transport));
     if let Some(machine) = &session.machine {
         line("machine", format!("{} (incarnation {})", printable(machine), session.incarnation));

@@ -1,8 +1,8 @@
 //! `callbox template`: what clones are made of.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use callbox_machines::{Local, Progress, Provider as _};
+use callbox_machines::{BotVersion, Local, Progress, Provider as _};
 use callbox_server::config::Config;
 use serde::Serialize;
 
@@ -104,7 +104,7 @@ async fn all(local: &Local, config: &Config) -> Result<Vec<Shown>, CliError> {
     let mut bots: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for bot in config.bots.values().filter(|bot| bot.provider == "local") {
         // A bot whose image is not there has no template either.
-        if let Ok(Some(id)) = local.template_of(&bot.machine).await {
+        if let Ok(Some(id)) = local.template_of(&bot.machine, None).await {
             bots.entry(id).or_default().push(bot.name.clone());
         }
     }
@@ -176,7 +176,9 @@ async fn bake(
     }
     let bots = config.bots.values().filter(|bot| bot.provider == "local");
     for bot in bots.filter(|bot| only.is_none_or(|name| name == bot.name)) {
-        let baked = local.prepare(&bot.machine, &Baking { bot: &bot.name, stages }).await;
+        // Of the image as it is now.
+        let now = BotVersion { bot: Arc::clone(&bot.machine), version: None };
+        let baked = local.prepare(&now, &Baking { bot: &bot.name, stages }).await;
         stages.finish();
         baked.map_err(|error| CliError::Host(format!("bot {:?}: {error}", bot.name)))?;
     }

@@ -4,18 +4,14 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts, StartStage, Usage};
 use callbox_link::Link;
-use callbox_microvm::{
-    From as Origin, Host, MachineShape, Start, chain,
-    image::{Image, ImageStore},
-    template::Found,
-};
-use callbox_protocol::agent::Prepare;
+use callbox_microvm::{From as Origin, Host, Start, chain, image::ImageStore};
+use tokio::sync::watch;
 
 /// What the command line needs of the host beside running machines.
 pub use callbox_microvm::{
@@ -29,10 +25,11 @@ mod fault;
 mod reserve;
 mod room;
 mod sizing;
+mod versions;
 
 use crate::{
-    Admission, BotMachine, Budget, BudgetConfig, Claim, Cost, ImageRun, MachineSpec, Network,
-    Progress, Provider, ReserveLevel, StartFault, StartFrom, Started,
+    Admission, BotMachine, BotVersion, Budget, BudgetConfig, Claim, Cost, MachineSpec, Network,
+    Progress, Provider, Reserve, StartFault, StartFrom, Started,
 };
 use fault::{fault, image_fault, start_fault};
 use reserve::{Maker, Reserves};
@@ -82,54 +79,9 @@ impl Local {
         &self.budget
     }
 
-    /// The id of the template that machines of this bot are clones of, whether or not it was made.
-    ///
-    /// # Errors
-    /// When the bot's image is not there.
-    pub async fn template_of(&self, bot: &BotMachine) -> Result<Option<String>, Fault> {
-        if bot.start == StartFrom::Cold {
-            return Ok(None);
-        }
-        let (image, shape, prepare) = self.resolve(bot).await?;
-        Ok(Some(self.host.template_id(&shape, &image, &prepare)))
-    }
-
     /// The host itself, for those who look after its templates.
     pub fn host(&self) -> &Host {
         &self.host
-    }
-
-    /// What `bot` is on this host: its image, the shape of its machines, the words for the agent.
-    async fn resolve(&self, bot: &BotMachine) -> Result<(Image, MachineShape, Prepare), Fault> {
-        let BotMachine {
-            bot: _,
-            image,
-            memory_mib,
-            vcpus,
-            disk_mib,
-            network,
-            start: _,
-            reserve: _,
-            run,
-        } = bot;
-        let (images, name) = (Arc::clone(&self.images), image.clone());
-        let image = tokio::task::spawn_blocking(move || images.get(&name));
-        let image = image.await.expect("reading a manifest does not panic").map_err(image_fault)?;
-        let shape = MachineShape {
-            memory_mib: *memory_mib,
-            vcpus: *vcpus,
-            disk_mib: *disk_mib,
-            network: reached(network),
-        };
-        let config = image.config.clone();
-        let prepare = run.prepare(&ImageRun {
-            argv: config.argv,
-            env: config.env,
-            cwd: config.cwd,
-            uid: config.uid,
-            gid: config.gid,
-        });
-        Ok((image, shape, prepare))
     }
 
     /// A machine of this name that runs already, from before a restart: it was awake when it was
@@ -159,7 +111,7 @@ impl Local {
     }
 
     /// A machine of the reserve, if one is ready and comes to itself.
-    async fn claim(&self, bot: &str, what: &Start) -> Result<Option<Started>, StartFault> {
+    async fn claim(&self, bot: &BotVersion, what: &Start) -> Result<Option<Started>, StartFault> {
         let template = match &what.from {
             Origin::Cold => None,
             Origin::Clone(template) => Some(template.id()),
@@ -178,11 +130,11 @@ impl Local {
     /// What a machine of this bot is started from; its template is made if there is none.
     async fn plan_start(
         &self,
-        bot: &BotMachine,
+        BotVersion { bot, version }: &BotVersion,
         name: &str,
         told: &dyn HostProgress,
     ) -> Result<Start, StartFault> {
-        let (image, shape, prepare) = self.resolve(bot).await?;
+        let (image, shape, prepare) = self.resolve(bot, version.as_deref()).await?;
         let from = match bot.start {
             StartFrom::Cold => Origin::Cold,
             StartFrom::Clone => {
@@ -234,11 +186,20 @@ impl Provider for Local {
         "local"
     }
 
-    async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault> {
+    async fn version(&self, bot: &BotMachine) -> Result<Option<String>, Fault> {
+        Ok(Some(self.image(&bot.image, None).await?.version()))
+    }
+
+    async fn prepare(&self, bot: &BotVersion, progress: &dyn Progress) -> Result<(), StartFault> {
         self.plan_start(bot, "", &Told(progress)).await.map(|_| ())
     }
 
-    async fn tend(&self, bots: &[Arc<BotMachine>]) {
+    async fn filled(&self, bot: &BotVersion) -> Result<(), StartFault> {
+        let filled = self.reserves.filled(bot).await;
+        filled.map_err(|detail| StartFault::Provider(Fault::refused(detail)))
+    }
+
+    async fn tend(&self, bots: watch::Receiver<Vec<BotVersion>>) {
         // Those of a dispatcher that died are nobody's.
         match self.host.clear_reserves().await {
             Ok(0) => {}
@@ -247,11 +208,14 @@ impl Provider for Local {
             }
             Err(error) => tracing::warn!(error = %chain(&error), "an old reserve is left over"),
         }
-        let costs = bots.iter().map(|bot| self.cost(bot));
-        let largest = costs.fold(Cost::default(), |most, cost| Cost {
-            memory_mib: most.memory_mib.max(cost.memory_mib),
-            cpus: most.cpus.max(cost.cpus),
-        });
+        // Versions of a bot cost the same.
+        let largest = bots.borrow().iter().map(|one| self.cost(&one.bot)).fold(
+            Cost::default(),
+            |most, cost| Cost {
+                memory_mib: most.memory_mib.max(cost.memory_mib),
+                cpus: most.cpus.max(cost.cpus),
+            },
+        );
         *self.largest.lock().expect("no panic while held") = largest;
         reserve::tend(&self.reserves, bots, self).await;
     }
@@ -260,25 +224,16 @@ impl Provider for Local {
         self.host.not_enforced().to_vec()
     }
 
-    async fn retain(&self, bots: &[Arc<BotMachine>]) -> Result<(), Fault> {
-        let mut wanted = Vec::new();
-        for bot in bots {
-            // A bot without an image has no template either.
-            wanted.extend(self.template_of(bot).await.ok().flatten());
-        }
-        for template in self.host.templates().map_err(fault)? {
-            let age = SystemTime::now().duration_since(baked_at(&template)).unwrap_or_default();
-            if wanted.iter().any(|id| id == template.id()) || age < UNUSED_TEMPLATES_STAY {
-                continue;
-            }
-            self.host.remove_template(template.id()).await.map_err(fault)?;
-            tracing::info!(template.id = template.id(), "removed a template that no bot uses");
-        }
-        Ok(())
+    async fn retain(&self, used: &[BotVersion]) -> Result<(), Fault> {
+        self.remove_unused(used).await
+    }
+
+    async fn retire(&self, gone: &BotVersion, used: &[BotVersion]) -> Result<(), Fault> {
+        self.remove_version(gone, used).await
     }
 
     async fn admit(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
-        Ok(self.room_for(&next.bot, claimed))
+        Ok(self.room_for(next, claimed))
     }
 
     async fn shed(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
@@ -289,7 +244,7 @@ impl Provider for Local {
         Ok(true)
     }
 
-    fn reserves(&self) -> BTreeMap<String, ReserveLevel> {
+    fn reserves(&self) -> Vec<Reserve> {
         self.reserves.levels()
     }
 
@@ -304,14 +259,15 @@ impl Provider for Local {
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
-        let MachineSpec { name, incarnation: _, bot } = spec;
+        let MachineSpec { name, incarnation: _, bot, version } = spec;
         let _starting = self.reserves.starting();
         self.costs().insert(name.clone(), self.cost(bot));
         if let Some(started) = self.adopt(name, bot).await? {
             return Ok(started);
         }
-        let what = self.plan_start(bot, name, &()).await?;
-        if let Some(started) = self.claim(&bot.bot, &what).await? {
+        let wanted = BotVersion { bot: Arc::clone(bot), version: version.clone() };
+        let what = self.plan_start(&wanted, name, &()).await?;
+        if let Some(started) = self.claim(&wanted, &what).await? {
             return Ok(started);
         }
         let start = if bot.start == StartFrom::Cold { "cold" } else { "clone" };
@@ -350,14 +306,6 @@ impl Provider for Local {
     }
 }
 
-/// A template that no bot uses any more stays so long: who goes back to yesterday's bot should
-/// not wait, and disks should not fill.
-const UNUSED_TEMPLATES_STAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-fn baked_at(template: &Found) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(template.facts().baked_at_ms)
-}
-
 /// One crate's progress as the other's.
 struct Told<'a>(&'a dyn Progress);
 
@@ -372,7 +320,7 @@ impl Maker for Local {
         &self.host
     }
 
-    async fn plan(&self, bot: &BotMachine) -> Result<Start, String> {
+    async fn plan(&self, bot: &BotVersion) -> Result<Start, String> {
         self.plan_start(bot, "", &()).await.map_err(|error| error.to_string())
     }
 

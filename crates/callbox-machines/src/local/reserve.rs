@@ -1,11 +1,12 @@
-//! The reserve: for each bot, machines that are ready before anybody asks, each used once.
+//! The reserve: for each version of a bot, machines that are ready before anybody asks, each used
+//! once.
 //!
 //! ```text
 //!             ┌───────────── tend: one at a time, when nobody starts ─────────────┐
 //!             ▼                                                                   │
 //!   make ──► ready ──── take, by a session's start ──► it is the session's        │ target from
 //!             │                                                                   │ sizing.rs
-//!             └── lost, too old, of an old template, more than needed, shed ──► removed
+//!             └── lost, too old, of an old version, more than needed, shed ──► removed
 //! ```
 //!
 //! Everything here is in memory: what a dispatcher that died had in reserve is removed by the
@@ -18,10 +19,10 @@ use std::{
 };
 
 use callbox_microvm::{Error, Host, Parked, Start, chain};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::sizing::Seen;
-use crate::{BotMachine, ReserveLevel};
+use crate::{BotMachine, BotVersion, MachineSpec, Reserve, ReserveLevel};
 
 /// How often it is looked at, beside whenever something happens to it.
 const TICK: Duration = Duration::from_secs(2);
@@ -35,12 +36,32 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a bot whose machine could not be made is left alone, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
 
+/// Whose reserve it is: of a bot in a version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    bot: String,
+    version: Option<String>,
+}
+
+impl Key {
+    /// That a machine of this spec may be taken from.
+    pub fn of(spec: &MachineSpec) -> Key {
+        Key { bot: spec.bot.bot.clone(), version: spec.version.clone() }
+    }
+
+    fn of_version(one: &BotVersion) -> Key {
+        Key { bot: one.bot.bot.clone(), version: one.version.clone() }
+    }
+}
+
 /// The reserves of all bots.
 #[derive(Debug)]
 pub(super) struct Reserves {
     began: Instant,
-    pools: Mutex<BTreeMap<String, Pool>>,
+    pools: Mutex<BTreeMap<Key, Pool>>,
     changed: Notify,
+    /// Told when there was a look at all of them.
+    looked: watch::Sender<()>,
     /// Starts under way: they come first.
     starting: Mutex<usize>,
 }
@@ -56,6 +77,10 @@ struct Pool {
     /// Not before then, after a failure.
     not_before: Option<Instant>,
     pause: Duration,
+    /// Why the last one could not be made.
+    failure: Option<String>,
+    /// There was no room for one more when it was looked last.
+    cramped: bool,
 }
 
 /// A start that is under way; nothing is made for reserves meanwhile.
@@ -67,14 +92,15 @@ impl Reserves {
             began: Instant::now(),
             pools: Mutex::default(),
             changed: Notify::new(),
+            looked: watch::Sender::default(),
             starting: Mutex::default(),
         }
     }
 
     /// A session of this bot starts: counted, and given a machine if one is ready.
-    pub fn take(&self, bot: &str, template: Option<&str>) -> Option<Parked> {
+    pub fn take(&self, bot: &BotVersion, template: Option<&str>) -> Option<Parked> {
         let mut pools = self.pools();
-        let pool = pools.get_mut(bot)?;
+        let pool = pools.get_mut(&Key::of_version(bot))?;
         pool.seen.arrival(self.began.elapsed());
         // The oldest first, so that none grows old.
         let at = pool.ready.iter().position(|parked| fits(parked, template))?;
@@ -89,15 +115,44 @@ impl Reserves {
         Starting(self)
     }
 
-    /// How many machines of this bot are ready.
-    pub fn ready(&self, bot: &str) -> usize {
-        self.pools().get(bot).map_or(0, |pool| pool.ready.len())
+    /// How many machines are ready.
+    pub fn ready(&self, key: &Key) -> usize {
+        self.pools().get(key).map_or(0, |pool| pool.ready.len())
     }
 
     /// How far every reserve is filled.
-    pub fn levels(&self) -> BTreeMap<String, ReserveLevel> {
+    pub fn levels(&self) -> Vec<Reserve> {
         let level = |pool: &Pool| ReserveLevel { ready: pool.ready.len(), target: pool.target };
-        self.pools().iter().map(|(name, pool)| (name.clone(), level(pool))).collect()
+        let reserve = |(key, pool): (&Key, &Pool)| Reserve {
+            bot: key.bot.clone(),
+            version: key.version.clone(),
+            level: level(pool),
+        };
+        self.pools().iter().map(reserve).collect()
+    }
+
+    /// Waits until the reserve has its smallest size or there is no room for more; fails when a
+    /// machine of it cannot be made.
+    pub async fn filled(&self, bot: &BotVersion) -> Result<(), String> {
+        let key = Key::of_version(bot);
+        let enough = |pool: &Pool| pool.ready.len() >= bot.bot.reserve.min || pool.cramped;
+        if bot.bot.reserve.max == 0 {
+            return Ok(());
+        }
+        let mut looked = self.looked.subscribe();
+        loop {
+            looked.mark_unchanged();
+            // Before the first look at it, it is not there.
+            let is = self.pools().get(&key).map(|pool| (enough(pool), pool.failure.clone()));
+            match is {
+                Some((true, _)) => return Ok(()),
+                Some((false, Some(failure))) => return Err(failure),
+                Some((false, None)) | None => {}
+            }
+            self.changed.notify_one();
+            // The sender lives as long as we do.
+            let _ = looked.changed().await;
+        }
     }
 
     /// The bot of every machine that is there or being made: each costs room.
@@ -109,12 +164,12 @@ impl Reserves {
 
     /// Takes a machine out, because a session needs its room: of the bot that has most beyond
     /// those that are `spoken_for`.
-    pub fn give_up(&self, spoken_for: impl Fn(&str) -> usize) -> Option<Parked> {
+    pub fn give_up(&self, spoken_for: impl Fn(&Key) -> usize) -> Option<Parked> {
         let mut pools = self.pools();
-        let spare = |name: &String, pool: &Pool| pool.ready.len().saturating_sub(spoken_for(name));
-        let fullest = pools.iter_mut().max_by_key(|(name, pool)| spare(name, pool));
-        let (name, pool) = fullest?;
-        if spare(name, pool) == 0 { None } else { pool.ready.pop_front() }
+        let spare = |key: &Key, pool: &Pool| pool.ready.len().saturating_sub(spoken_for(key));
+        let fullest = pools.iter_mut().max_by_key(|(key, pool)| spare(key, pool));
+        let (key, pool) = fullest?;
+        if spare(key, pool) == 0 { None } else { pool.ready.pop_front() }
     }
 
     /// Takes all machines out.
@@ -138,7 +193,7 @@ impl Reserves {
         old.map(|(name, _)| name.clone()).collect()
     }
 
-    fn pools(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<Key, Pool>> {
         self.pools.lock().expect("no panic while held")
     }
 }
@@ -155,20 +210,24 @@ pub(super) trait Maker: Sync {
     /// The host.
     fn host(&self) -> &Host;
     /// What a machine of this bot is started from, its template made if need be.
-    fn plan(&self, bot: &BotMachine) -> impl Future<Output = Result<Start, String>> + Send;
+    fn plan(&self, bot: &BotVersion) -> impl Future<Output = Result<Start, String>> + Send;
     /// Whether there is room for one more.
     fn has_room(&self, bot: &Arc<BotMachine>) -> bool;
 }
 
-/// Keeps the reserves of `bots` filled, for ever.
-pub(super) async fn tend(reserves: &Reserves, bots: &[Arc<BotMachine>], maker: &impl Maker) {
-    for bot in bots.iter().filter(|bot| bot.reserve.max > 0) {
-        let pool = Pool::new(Arc::clone(bot));
-        reserves.pools().entry(bot.bot.clone()).or_insert(pool);
-    }
+/// Keeps the reserves of `bots` filled, and has none for others, for ever.
+pub(super) async fn tend(
+    reserves: &Reserves,
+    mut bots: watch::Receiver<Vec<BotVersion>>,
+    maker: &impl Maker,
+) {
     let mut last_made = Instant::now();
     let mut strays = BTreeMap::new();
     loop {
+        let wanted = bots.borrow_and_update().clone();
+        for parked in reserves.tend_these(&wanted) {
+            discard(maker.host(), parked).await;
+        }
         let rest = match next(reserves, maker, last_made.elapsed()) {
             Some(bot) => {
                 let rest = fill(reserves, &bot, maker).await;
@@ -187,14 +246,20 @@ pub(super) async fn tend(reserves: &Reserves, bots: &[Arc<BotMachine>], maker: &
         for parked in surplus(reserves) {
             discard(maker.host(), parked).await;
         }
-        let changed = reserves.changed.notified();
-        let _ = tokio::time::timeout(rest, changed).await;
+        reserves.looked.send_replace(());
+        tokio::select! {
+            () = reserves.changed.notified() => {}
+            // Whoever says what is wanted may be gone; the reserves stay.
+            Ok(()) = bots.changed() => {}
+            () = tokio::time::sleep(rest) => {}
+        }
     }
 }
 
-/// The bot that lacks most, unless somebody starts just now or nothing fits. Where somebody
-/// always starts, it has waited long enough after a while: an empty reserve is why.
-fn next(reserves: &Reserves, maker: &impl Maker, waited: Duration) -> Option<Arc<BotMachine>> {
+/// The reserve that lacks most and for which there is room, unless somebody starts just now.
+/// Where somebody always starts, it has waited long enough after a while: an empty reserve is
+/// why.
+fn next(reserves: &Reserves, maker: &impl Maker, waited: Duration) -> Option<BotVersion> {
     let starting = *reserves.starting.lock().expect("no panic while held");
     if starting > 0 && waited < LONGEST_WAIT {
         return None;
@@ -204,49 +269,62 @@ fn next(reserves: &Reserves, maker: &impl Maker, waited: Duration) -> Option<Arc
     for pool in pools.values_mut() {
         pool.target = pool.seen.target(&pool.bot.reserve, now);
     }
-    let lacks = |pool: &Pool| pool.target.saturating_sub(pool.ready.len());
-    let may = |pool: &&mut Pool| {
-        lacks(pool) > 0 && pool.not_before.is_none_or(|then| then <= Instant::now())
-    };
-    let pool = pools.values_mut().filter(may).max_by_key(|pool| lacks(pool))?;
-    let bot = Arc::clone(&pool.bot);
+    let may = |pool: &Pool| pool.not_before.is_none_or(|then| then <= Instant::now());
+    let mut lacking: Vec<(usize, Key, Arc<BotMachine>)> = pools
+        .iter()
+        .map(|(key, pool)| {
+            let lacks = pool.target.saturating_sub(pool.ready.len());
+            (if may(pool) { lacks } else { 0 }, key.clone(), Arc::clone(&pool.bot))
+        })
+        .filter(|(lacks, ..)| *lacks > 0)
+        .collect();
     drop(pools);
-    if !maker.has_room(&bot) {
-        return None;
+    lacking.sort_by_key(|(lacks, ..)| std::cmp::Reverse(*lacks));
+    for (_, key, bot) in lacking {
+        let room = maker.has_room(&bot);
+        let mut pools = reserves.pools();
+        let Some(pool) = pools.get_mut(&key) else { continue };
+        pool.cramped = !room;
+        if room {
+            pool.making = true;
+            return Some(BotVersion { bot, version: key.version });
+        }
     }
-    reserves.set_making(&bot.bot, true);
-    Some(bot)
+    None
 }
 
 /// Makes one machine; tells how long to rest afterwards.
-async fn fill(reserves: &Reserves, bot: &BotMachine, maker: &impl Maker) -> Duration {
+async fn fill(reserves: &Reserves, bot: &BotVersion, maker: &impl Maker) -> Duration {
     let made = async {
         let what = maker.plan(bot).await?;
         maker.host().park(&what).await.map_err(|error| chain(&error))
     };
     let outcome = made.await;
-    reserves.set_making(&bot.bot, false);
+    let name = &bot.bot.bot;
     let mut pools = reserves.pools();
-    let Some(pool) = pools.get_mut(&bot.bot) else { return TICK };
+    let Some(pool) = pools.get_mut(&Key::of_version(bot)) else { return TICK };
+    pool.making = false;
     match outcome {
         Ok(parked) => {
             tracing::debug!(
-                bot = bot.bot,
+                bot = name,
                 took_ms = parked.took().as_millis(),
                 "a machine is in reserve"
             );
             pool.seen.made(parked.took());
             pool.pause = PAUSES.0;
             pool.not_before = None;
+            pool.failure = None;
             // Half the time is for others.
             let rest = parked.took().min(LONGEST_REST);
             pool.ready.push_back(parked);
             rest
         }
         Err(error) => {
-            tracing::warn!(bot = bot.bot, error, again_in = ?pool.pause, "no machine could be put in reserve");
+            tracing::warn!(bot = name, error, again_in = ?pool.pause, "no machine could be put in reserve");
             pool.not_before = Some(Instant::now() + pool.pause);
             pool.pause = (pool.pause * 2).min(PAUSES.1);
+            pool.failure = Some(error);
             TICK
         }
     }
@@ -286,10 +364,23 @@ fn fits(parked: &Parked, template: Option<&str>) -> bool {
 }
 
 impl Reserves {
-    fn set_making(&self, bot: &str, making: bool) {
-        if let Some(pool) = self.pools().get_mut(bot) {
-            pool.making = making;
+    /// Has a reserve for each of these, and takes out the machines of all others.
+    fn tend_these(&self, wanted: &[BotVersion]) -> Vec<Parked> {
+        let wanted: Vec<&BotVersion> =
+            wanted.iter().filter(|one| one.bot.reserve.max > 0).collect();
+        let mut pools = self.pools();
+        for one in &wanted {
+            let key = Key::of_version(one);
+            if !pools.contains_key(&key) {
+                // Sessions come as often as they came for the version before.
+                let before = pools.iter().find(|(other, _)| other.bot == key.bot);
+                let seen = before.map(|(_, pool)| pool.seen.clone()).unwrap_or_default();
+                pools.insert(key, Pool { seen, ..Pool::new(Arc::clone(&one.bot)) });
+            }
         }
+        let is_wanted = |key: &Key| wanted.iter().any(|one| Key::of_version(one) == *key);
+        let others: Vec<Key> = pools.keys().filter(|key| !is_wanted(key)).cloned().collect();
+        others.iter().filter_map(|key| pools.remove(key)).flat_map(|pool| pool.ready).collect()
     }
 }
 
@@ -303,6 +394,8 @@ impl Pool {
             seen: Seen::default(),
             not_before: None,
             pause: PAUSES.0,
+            failure: None,
+            cramped: false,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use callbox_microvm::{Accelerator, OWN_MEMORY_MIB};
 
-use super::Local;
-use crate::{Admission, BotMachine, Claim, Cost};
+use super::{Local, reserve::Key};
+use crate::{Admission, BotMachine, Claim, Cost, MachineSpec};
 
 impl Local {
     /// What these machines take, and all templates: those are in memory whether or not a machine
@@ -26,10 +26,10 @@ impl Local {
         Cost { memory_mib: u64::from(bot.memory_mib) + cache + u64::from(OWN_MEMORY_MIB), cpus }
     }
 
-    /// How many machines of this bot were admitted and may yet be taken from its reserve: those
-    /// that have a machine already have taken theirs.
-    pub(super) fn spoken_for(&self, claimed: &[Claim], bot: &str) -> usize {
-        let may_take = |claim: &&Claim| claim.starting && claim.spec.bot.bot == bot;
+    /// How many machines were admitted and may yet be taken from this reserve: those that have a
+    /// machine already have taken theirs.
+    pub(super) fn spoken_for(&self, claimed: &[Claim], reserve: &Key) -> usize {
+        let may_take = |claim: &&Claim| claim.starting && Key::of(&claim.spec) == *reserve;
         // Between a request and its answer, for every claim: a look, and no record is read.
         let has_none = |claim: &&Claim| !self.host.has(&claim.spec.name);
         claimed.iter().filter(may_take).filter(has_none).count()
@@ -37,10 +37,12 @@ impl Local {
 
     /// For a session, beside those that are `claimed`. What waits in reserve counts; it is given
     /// up when a session needs its room.
-    pub(super) fn room_for(&self, next: &Arc<BotMachine>, claimed: &[Claim]) -> Admission {
-        if self.reserves.ready(&next.bot) > self.spoken_for(claimed, &next.bot) {
+    pub(super) fn room_for(&self, next: &MachineSpec, claimed: &[Claim]) -> Admission {
+        let reserve = Key::of(next);
+        if self.reserves.ready(&reserve) > self.spoken_for(claimed, &reserve) {
             return Admission::Prepared;
         }
+        let next = &next.bot;
         let reserved = self.reserves.machines();
         let claimed = claimed.iter().map(|claim| &claim.spec.bot);
         let bots: Vec<&Arc<BotMachine>> = claimed.chain(&reserved).collect();

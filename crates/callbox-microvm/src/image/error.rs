@@ -13,6 +13,14 @@ pub enum ImageError {
         /// The name that was asked for.
         name: String,
     },
+    /// The store has the image, and not in this version.
+    #[error("image \"{name}\" is not kept in version {}", .version.get(..12).unwrap_or(.version))]
+    NoVersion {
+        /// The name that was asked for.
+        name: String,
+        /// The version that was asked for.
+        version: String,
+    },
     /// The name cannot be used.
     #[error(
         "\"{name}\" is not an image name: use 1 to 40 of a-z, 0-9 and '-', starting with a letter or digit"

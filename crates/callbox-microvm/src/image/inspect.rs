@@ -19,6 +19,8 @@ pub struct Report {
     pub name: String,
     /// sha256 of its root file system.
     pub digest: String,
+    /// What is in it and how its bot is started, as one hash.
+    pub version: String,
     /// Where it comes from.
     pub source: Source,
     /// How its bot is started.
@@ -78,6 +80,7 @@ pub fn inspect(image: &Image) -> Report {
     Report {
         name: image.name.clone(),
         digest: image.digest.clone(),
+        version: image.version(),
         source: image.source.clone(),
         config: image.config.clone(),
         created_at_ms: image.created_at_ms,

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::error::io;
 use super::facts::Facts;
@@ -36,6 +37,20 @@ pub struct Image {
     pub facts: Facts,
     /// Hash over everything that it was built from; empty for imported images.
     pub(super) inputs: String,
+}
+
+impl Image {
+    /// Its version, 64 hex digits: what is in it and how its bot is started. Two images of one
+    /// version make the same machines, wherever and whenever they were made.
+    #[must_use]
+    pub fn version(&self) -> String {
+        version(&self.digest, &self.config)
+    }
+}
+
+fn version(digest: &str, config: &ImageConfig) -> String {
+    let text = serde_json::to_vec(&(digest, config)).expect("plain values are always json");
+    hex::encode(Sha256::digest(text))
 }
 
 /// How the bot in an image is started.
@@ -126,6 +141,11 @@ impl Manifest {
             .map_err(|error| io("set the mode of", &path)(error.into()))?;
         file.persist(&path).map_err(|error| io("write", &path)(error.error))?;
         Ok(())
+    }
+
+    /// See [`Image::version`].
+    pub fn version(&self) -> String {
+        version(&self.digest, &self.config)
     }
 
     /// The image that this manifest in `dir` describes.

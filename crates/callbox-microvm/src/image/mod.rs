@@ -5,10 +5,14 @@
 //! image runs unchanged.
 //!
 //! ```text
-//! <data_dir>/images/<name>/<digest>/{rootfs.erofs, image.json}
-//! <data_dir>/images/<name>/current -> <digest>      replaced by rename
+//! <data_dir>/images/<name>/<version>/{rootfs.erofs, image.json}
+//! <data_dir>/images/<name>/current -> <version>     replaced by rename
 //! <data_dir>/images/.scratch/                       builds under way; swept when a store opens
 //! ```
+//!
+//! A version is named by the hash of what is in it, so it never changes: an image that is built
+//! anew gets another one, and whoever runs from the earlier one goes on with it until
+//! [`ImageStore::retain`] removes it.
 //!
 //! Everything here blocks (files, child processes): call it from a blocking thread.
 

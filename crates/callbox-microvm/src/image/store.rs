@@ -38,16 +38,52 @@ impl ImageStore {
     pub fn get(&self, name: &str) -> Result<Image, ImageError> {
         check_name(name)?;
         let pointer = self.dir.join(name).join(CURRENT);
-        let digest = match fs::read_link(&pointer) {
+        let version = match fs::read_link(&pointer) {
             Ok(target) => target,
             Err(error) if error.kind() == stdio::ErrorKind::NotFound => {
                 return Err(ImageError::NotFound { name: name.into() });
             }
             Err(error) => return Err(io("read", &pointer)(error)),
         };
-        // By its digest, not through the pointer: the path stays right when the pointer moves.
-        let dir = self.dir.join(name).join(digest);
+        // By its version, not through the pointer: the path stays right when the pointer moves.
+        let dir = self.dir.join(name).join(version);
         Ok(Manifest::read(&dir, name)?.into_image(&dir))
+    }
+
+    /// The image called `name` in this version, current or not.
+    pub fn get_version(&self, name: &str, version: &str) -> Result<Image, ImageError> {
+        check_name(name)?;
+        if version.len() == 64 && version.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let dir = self.dir.join(name).join(version);
+            // One from before there were versions lies under the digest of its root file system.
+            if let Ok(image) = Manifest::read(&dir, name).map(|found| found.into_image(&dir))
+                && image.version() == version
+            {
+                return Ok(image);
+            }
+        }
+        let kept = self.versions(name)?.into_iter();
+        let no_version = || ImageError::NoVersion { name: name.into(), version: version.into() };
+        kept.into_iter().find(|image| image.version() == version).ok_or_else(no_version)
+    }
+
+    /// All versions of `name` that are kept, the current one first, then the newest.
+    pub fn versions(&self, name: &str) -> Result<Vec<Image>, ImageError> {
+        let current = self.get(name)?;
+        let dir = self.dir.join(name);
+        let mut others = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(io("read", &dir))? {
+            let path = entry.map_err(io("read", &dir))?.path();
+            // Removed or damaged since: none that could be used.
+            if !path.is_symlink()
+                && let Ok(manifest) = Manifest::read(&path, name)
+            {
+                others.push(manifest.into_image(&path));
+            }
+        }
+        others.retain(|image| image.rootfs != current.rootfs);
+        others.sort_by_key(|image| std::cmp::Reverse(image.created_at_ms));
+        Ok(std::iter::once(current).chain(others).collect())
     }
 
     /// All current images, by name. Damaged ones are left out, with a warning in the log.
@@ -88,23 +124,23 @@ impl ImageStore {
         }
     }
 
-    /// Removes the versions of `name` that are not current, and says how many bytes that freed.
-    pub fn prune(&self, name: &str) -> Result<u64, ImageError> {
-        let current = self.get(name)?;
+    /// Removes the versions of `name` that are neither current nor in use, as `used` says, and
+    /// gives them. Machines that run from one keep their open file.
+    pub fn retain(
+        &self,
+        name: &str,
+        used: impl Fn(&Image) -> bool,
+    ) -> Result<Vec<Image>, ImageError> {
         let _lock = self.lock(name)?;
         let scratch = Scratch::new(&self.scratch_dir())?;
-        let dir = self.dir.join(name);
-        let mut freed = 0;
-        for entry in fs::read_dir(&dir).map_err(io("read", &dir))? {
-            let entry = entry.map_err(io("read", &dir))?;
-            let old = entry.path();
-            if entry.file_name() == *CURRENT || entry.file_name() == *current.digest {
-                continue;
-            }
-            freed += fs::metadata(old.join(erofs::ROOTFS)).map_or(0, |meta| meta.len());
-            fs::rename(&old, scratch.path().join(entry.file_name())).map_err(io("remove", &old))?;
+        let old = self.versions(name)?.into_iter().skip(1);
+        let unused: Vec<Image> = old.filter(|image| !used(image)).collect();
+        for image in &unused {
+            let dir = image.rootfs.with_file_name("");
+            let name = dir.file_name().unwrap_or_default();
+            fs::rename(&dir, scratch.path().join(name)).map_err(io("remove", &dir))?;
         }
-        Ok(freed)
+        Ok(unused)
     }
 
     /// Reads the whole root file system and compares it with the manifest.
@@ -158,19 +194,23 @@ impl ImageStore {
         };
         manifest.write(staged)?;
         let home = self.dir.join(&manifest.name);
-        let dir = home.join(&manifest.digest);
+        let dir = home.join(manifest.version());
         fs::create_dir_all(&home).map_err(io("create", &home))?;
-        if digest::of_file(&dir.join(erofs::ROOTFS))
-            .is_ok_and(|(found, _)| found == manifest.digest)
-        {
+        let same = |dir: &Path| {
+            Manifest::read(dir, &manifest.name).is_ok_and(|said| said.digest == manifest.digest)
+                && digest::of_file(&dir.join(erofs::ROOTFS))
+                    .is_ok_and(|(found, _)| found == manifest.digest)
+        };
+        if same(&dir) {
             // Same content from other inputs: machines may run from this very file, so only
             // what is said about it changes.
             manifest.write(&dir)?;
         } else {
             tree::remove(&dir)?;
+            share(&rootfs, &home, same)?;
             fs::rename(staged, &dir).map_err(io("move into place", &dir))?;
         }
-        point(&home, &manifest.digest)?;
+        point(&home, &manifest.version())?;
         Ok(manifest.into_image(&dir))
     }
 
@@ -198,11 +238,24 @@ pub(super) fn check_name(name: &str) -> Result<(), ImageError> {
     if good { Ok(()) } else { Err(ImageError::BadName { name: name.into() }) }
 }
 
-/// Makes `digest` the current version in `home`. A reader sees the old or the new one.
-fn point(home: &Path, digest: &str) -> Result<(), ImageError> {
+/// Of two versions that differ only in how the bot is started, the file is kept once.
+fn share(rootfs: &Path, home: &Path, same: impl Fn(&Path) -> bool) -> Result<(), ImageError> {
+    for entry in fs::read_dir(home).map_err(io("read", home))?.flatten() {
+        let sibling = entry.path();
+        if !sibling.is_symlink() && same(&sibling) {
+            fs::remove_file(rootfs).map_err(io("replace", rootfs))?;
+            let whole = sibling.join(erofs::ROOTFS);
+            return fs::hard_link(&whole, rootfs).map_err(io("share", &whole));
+        }
+    }
+    Ok(())
+}
+
+/// Makes `version` the current one in `home`. A reader sees the old or the new one.
+fn point(home: &Path, version: &str) -> Result<(), ImageError> {
     let next = home.join(format!(".{CURRENT}.{}", std::process::id()));
     let _ = fs::remove_file(&next);
-    symlink(digest, &next).map_err(io("create", &next))?;
+    symlink(version, &next).map_err(io("create", &next))?;
     let pointer = home.join(CURRENT);
     fs::rename(&next, &pointer).map_err(io("replace", &pointer))
 }
@@ -221,6 +274,10 @@ mod tests {
     use super::*;
 
     fn keep(store: &ImageStore, name: &str, content: &str) -> Image {
+        keep_with(store, name, content, ImageConfig::default())
+    }
+
+    fn keep_with(store: &ImageStore, name: &str, content: &str, config: ImageConfig) -> Image {
         let scratch = store.scratch().unwrap();
         let staged = scratch.directory("image").unwrap();
         fs::write(staged.join(erofs::ROOTFS), content).unwrap();
@@ -232,7 +289,7 @@ mod tests {
                 references: vec!["a:latest".into()],
                 image_id: "sha256:0".into(),
             },
-            config: ImageConfig::default(),
+            config,
             facts: Facts::default(),
         };
         store.keep(&staged, new).unwrap()
@@ -301,16 +358,53 @@ mod tests {
     }
 
     #[test]
-    fn old_versions_stay_until_pruned_and_removing_takes_all() {
+    fn old_versions_stay_until_nobody_uses_them_and_removing_takes_all() {
         let (dir, store) = store();
-        let old = keep(&store, "a", "old");
-        let new = keep(&store, "a", "newer");
-        assert!(old.rootfs.exists());
-        assert_eq!(store.prune("a").unwrap(), 3);
-        assert!(!old.rootfs.exists() && new.rootfs.exists());
+        let [old, older, new] = ["old", "older", "newer"].map(|what| keep(&store, "a", what));
+        assert_eq!(store.get_version("a", &old.version()).unwrap(), old);
+        assert_eq!(store.versions("a").unwrap().len(), 3);
+        assert_eq!(store.versions("a").unwrap()[0], new);
+        let gone = store.retain("a", |image| image.version() == old.version()).unwrap();
+        assert_eq!(gone, std::slice::from_ref(&older));
+        assert!(old.rootfs.exists() && !older.rootfs.exists() && new.rootfs.exists());
+        let missing = store.get_version("a", &older.version());
+        assert!(matches!(missing, Err(ImageError::NoVersion { .. })), "{missing:?}");
+        assert_eq!(store.retain("a", |_| false).unwrap(), [old]);
+        assert_eq!(store.versions("a").unwrap(), [new]);
         store.remove("a").unwrap();
         store.remove("a").unwrap();
         assert!(!dir.path().join("images/a").exists());
+    }
+
+    #[test]
+    fn another_command_is_another_version_of_the_same_file() {
+        use std::os::unix::fs::MetadataExt;
+        let (_dir, store) = store();
+        let command = |word: &str| ImageConfig { argv: vec![word.into()], ..Default::default() };
+        let old = keep_with(&store, "a", "same", command("old"));
+        let new = keep_with(&store, "a", "same", command("new"));
+        assert_ne!(old.version(), new.version());
+        assert_eq!(store.get_version("a", &old.version()).unwrap(), old);
+        assert_eq!(store.get("a").unwrap(), new);
+        let inode = |image: &Image| fs::metadata(&image.rootfs).unwrap().ino();
+        assert_eq!(inode(&old), inode(&new), "it is kept once");
+        store.retain("a", |_| false).unwrap();
+        store.verify(&new).unwrap();
+    }
+
+    #[test]
+    fn an_image_from_before_there_were_versions_is_found_by_its_version() {
+        let (_dir, store) = store();
+        let kept = keep(&store, "a", "one");
+        let home = kept.rootfs.parent().unwrap().parent().unwrap();
+        fs::rename(kept.rootfs.parent().unwrap(), home.join(&kept.digest)).unwrap();
+        point(home, &kept.digest).unwrap();
+        let found = store.get("a").unwrap();
+        assert_eq!(found.version(), kept.version());
+        assert_eq!(store.get_version("a", &kept.version()).unwrap(), found);
+        // Built again, it moves to where it belongs, and the earlier place is one of many.
+        assert_eq!(keep(&store, "a", "one").rootfs, kept.rootfs);
+        assert_eq!(store.versions("a").unwrap().len(), 2);
     }
 
     #[test]

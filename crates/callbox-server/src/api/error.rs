@@ -41,6 +41,8 @@ pub enum Error {
     QueueFull { cap: u32, retry: Option<Duration> },
     /// The dispatcher is on its way out.
     Closing,
+    /// The dispatcher is drained: it takes no new sessions.
+    Draining,
     /// The session has ended, or ends; this cannot be done with it any more.
     SessionOver(Option<EndReason>),
     /// The session has a client already.
@@ -146,6 +148,12 @@ impl Error {
                 "the dispatcher is shutting down".into(),
                 Some("nothing was started; try again".into()),
             ),
+            Error::Draining => (
+                S::SERVICE_UNAVAILABLE,
+                "draining",
+                "the dispatcher takes no new sessions".into(),
+                Some("nothing was started; try again, or ask another dispatcher".into()),
+            ),
             Error::SessionOver(why) => (
                 S::CONFLICT,
                 "session-over",
@@ -201,7 +209,10 @@ impl Error {
     /// Whether the same request may be sent again.
     fn retry(&self) -> Retry {
         match self {
-            Error::AtCapacity { .. } | Error::QueueFull { .. } | Error::Closing => Retry::Safe,
+            Error::AtCapacity { .. }
+            | Error::QueueFull { .. }
+            | Error::Closing
+            | Error::Draining => Retry::Safe,
             Error::BadBot { .. }
             | Error::SlowBot
             | Error::WaitedTooLong
@@ -229,7 +240,7 @@ impl Error {
             Error::AtCapacity { retry, .. } | Error::QueueFull { retry, .. } => {
                 retry.unwrap_or(RETRY).min(LONGEST_RETRY)
             }
-            Error::Closing | Error::StoreAway => RETRY,
+            Error::Closing | Error::Draining | Error::StoreAway => RETRY,
             _ => return None,
         };
         Some(span.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))

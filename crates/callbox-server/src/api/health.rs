@@ -21,8 +21,13 @@ pub async fn healthz() -> Json<serde_json::Value> {
 
 /// 200 when sessions can be started here.
 pub async fn readyz(State(app): State<App>) -> Response {
-    if app.plane.closing() {
-        let body = json!({ "status": "not ready", "why": "shutting down" });
+    let out_of_service = match (app.plane.closing(), app.plane.drain.now()) {
+        (true, _) => Some("shutting down"),
+        (false, Some(_)) => Some("draining"),
+        (false, None) => None,
+    };
+    if let Some(why) = out_of_service {
+        let body = json!({ "status": "not ready", "why": why });
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
     let preparing = app.plane.preparing();
@@ -78,6 +83,7 @@ fn reserves(app: &App) -> BTreeMap<String, Reserve> {
 /// Prometheus' text form.
 pub async fn prometheus(State(app): State<App>) -> String {
     metrics::live(app.plane.handles().len(), app.plane.queue.waiting(&app.plane));
+    metrics::draining(app.plane.drain.now().is_some());
     for (bot, level) in app.plane.reserves() {
         metrics::reserve(&bot, level.ready, level.target);
     }

@@ -3,9 +3,11 @@
 
 mod caller;
 mod carried;
+mod drain;
 mod error;
 mod health;
 mod page;
+mod rollouts;
 mod sessions;
 mod start;
 mod view;
@@ -79,6 +81,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(sessions::show, sessions::end))
         .routes(routes!(sessions::events))
         .routes(routes!(sessions::logs))
+        .routes(routes!(drain::begin, drain::status, drain::cancel))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::begin))
         .routes(routes!(health::info))
 }
 

@@ -27,6 +27,7 @@ use super::{
     view,
 };
 use crate::{
+    drain::warning_due,
     plane::{Plane, over},
     store::Filter,
 };
@@ -176,7 +177,7 @@ pub async fn end(
 }
 
 /// Watch a session: server-sent events `session`, each with the whole session, until it ended;
-/// and `warning` when its longest time is nearly over.
+/// and `warning` when its longest time, or that of a drained dispatcher, is nearly over.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/events", tag = "sessions", params(("id" = String, Path)),
     responses((status = 200, description = "text/event-stream", body = api::Session), (status = 404, body = ErrorBody)),
@@ -199,10 +200,11 @@ pub async fn events(
     Ok(sse(stream))
 }
 
-/// Every change of the row, every change of the place in the queue, and the warning once.
+/// Every change of the row, every change of the place in the queue, and each warning once.
 async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
     let mut queue = plane.queue.changes();
     let mut warned = false;
+    let mut drained_at = None;
     loop {
         queue.mark_unchanged();
         let now = changes.borrow_and_update().clone();
@@ -211,9 +213,7 @@ async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
         }
         if now.state == SessionState::Live && now.warning != Warning::Ahead && !warned {
             warned = true;
-            let ends_in_ms = view::millis(plane.clock.until(now.deadline_at));
-            let reason = EndCode::MaxDuration.as_str().into();
-            if !out.send("warning", &EndWarning { ends_in_ms, reason }).await {
+            if !out.warn(plane, now.deadline_at, EndCode::MaxDuration).await {
                 return;
             }
         }
@@ -227,6 +227,13 @@ async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
                     Ok(()) => break,
                     Err(_) => return,
                 },
+                deadline = warning_due(plane, &now, drained_at),
+                    if now.state == SessionState::Live => {
+                    drained_at = Some(deadline);
+                    if !out.warn(plane, deadline, EndCode::Drained).await {
+                        return;
+                    }
+                }
                 // The sender lives as long as the plane does.
                 _ = queue.changed(), if place.is_some() => {
                     if position(plane, &now) != place {
@@ -307,6 +314,12 @@ impl Out {
     async fn send<T: Serialize>(&self, name: &str, data: &T) -> bool {
         let Ok(event) = SseEvent::default().event(name).json_data(data) else { return false };
         self.0.send(Ok(event)).await.is_ok()
+    }
+
+    /// That the session will be ended at `deadline` for this reason.
+    async fn warn(&self, plane: &Plane, deadline: Time, reason: EndCode) -> bool {
+        let ends_in_ms = view::millis(plane.clock.until(deadline));
+        self.send("warning", &EndWarning { ends_in_ms, reason: reason.as_str().into() }).await
     }
 }
 

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Bot,
     driver, metrics,
+    rollout::{self, Entering},
     store::{Inserted, NewSession, StartKey, Versioned},
 };
 
@@ -101,6 +102,7 @@ fn count(error: &Error) {
         Error::AtCapacity { .. } => "at-capacity",
         Error::QueueFull { .. } => "queue-full",
         Error::Closing => "shutting-down",
+        Error::Draining => "draining",
         Error::Internal => "internal",
         _ => "bad-request",
     });
@@ -117,21 +119,32 @@ async fn begin(
     if app.plane.closing() {
         return Err(Error::Closing);
     }
+    let draining = app.plane.drain.now().is_some();
     let request = parse(body)?;
     let bot = find_bot(app, bot_in_path.as_deref().or(request.bot.as_deref()))?;
     let transport = find_transport(app, bot, &request)?;
+    let entering = rollout::enter(&app.plane, &bot.name);
     let new = NewSession {
-        session: new_session(app, bot, transport, request, headers)?,
+        session: new_session(app, bot, transport, request, headers, &entering)?,
         replica: String::new(),
         start_key: start_key(headers, starter, bot, body)?,
         total_cap: app.plane.config.max_sessions,
         bot_cap: bot.max_sessions,
         queue_cap: app.plane.config.max_queued,
     };
+    if draining {
+        let row = known_before(app, new).await?;
+        return answer(app, &row, query.wait).await;
+    }
     let plane = Arc::clone(&app.plane);
     // In a task of its own: a client that hangs up drops this request wherever it is, and a row
     // that was inserted must get its driver.
-    let inserted = app.plane.spawn(async move { driver::accept(&plane, new).await });
+    let inserted = app.plane.spawn(async move {
+        let inserted = driver::accept(&plane, new).await;
+        // From here on its driver is why the version stays.
+        drop(entering);
+        inserted
+    });
     let row = match inserted.await.ok_or(Error::Internal)?? {
         Inserted::Created(row) | Inserted::Existing(row) => row,
         Inserted::KeyReused => return Err(Error::KeyReused),
@@ -145,6 +158,22 @@ async fn begin(
         }
     };
     answer(app, &row, query.wait).await
+}
+
+/// The session of a start that is repeated: its client has not heard the answer. While the
+/// dispatcher is drained there is room for no other, and the store is asked with that.
+async fn known_before(app: &App, new: NewSession) -> Result<Versioned, Error> {
+    if new.start_key.is_none() {
+        return Err(Error::Draining);
+    }
+    let nobody = NewSession { total_cap: 0, ..new };
+    match app.plane.store.insert(&nobody).await? {
+        Inserted::Existing(row) => Ok(row),
+        Inserted::KeyReused => Err(Error::KeyReused),
+        Inserted::Created(_) | Inserted::AtCapacity { .. } | Inserted::QueueFull { .. } => {
+            Err(Error::Draining)
+        }
+    }
 }
 
 async fn answer(app: &App, row: &Versioned, wait: Option<WaitFor>) -> Result<Response, Error> {
@@ -237,6 +266,7 @@ fn new_session(
     transport: &'static str,
     request: StartRequest,
     headers: &HeaderMap,
+    entering: &Entering,
 ) -> Result<Session, Error> {
     let body = request.body.unwrap_or(Value::Null);
     if transport == "websocket" && body.to_string().len() > MAX_WEBSOCKET_BODY {
@@ -250,7 +280,7 @@ fn new_session(
         body,
         base_url: base_url(app, headers)?,
         labels: check_labels(request.labels)?,
-        version: None,
+        version: entering.version().clone(),
         place: String::new(),
         limits: bot.limits,
         ready_when: bot.ready_when,

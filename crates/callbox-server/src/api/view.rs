@@ -116,7 +116,8 @@ fn stage(stage: &callbox_core::StartStage) -> api::Stage {
     api::Stage { name: stage.name.clone(), ms: f64::from(hundredths) / 100.0 }
 }
 
-fn state(kind: StateKind) -> api::SessionState {
+/// A state's word on the wire.
+pub fn state(kind: StateKind) -> api::SessionState {
     match kind {
         StateKind::Queued => api::SessionState::Queued,
         StateKind::Starting => api::SessionState::Starting,

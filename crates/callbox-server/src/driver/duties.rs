@@ -6,21 +6,16 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::{
     Duty, EndCode, EndReason, EventKind, Fault, FaultKind, MachineState, Session, UsageAt,
 };
-use callbox_link::LinkError;
 use callbox_machines::{MachineSpec, Provider, StartFault};
-use callbox_protocol::{agent::Warning, api::LogSource};
+use callbox_protocol::api::LogSource;
 use callbox_transports::Transport;
 
-use super::{Chain, Duties, attend};
+use super::{Duties, attend, warn::warn};
 use crate::{config::Bot, outside};
 
 /// Between attempts at a call that may work later. Doubles up to the last.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// How often a bot is tried to be warned, and how long each time: an agent gives its bot five
-/// seconds to answer, and a broken connection takes a moment to be made anew.
-const WARNINGS: u32 = 3;
-const WARNING: Duration = Duration::from_secs(10);
 
 impl Duties {
     pub(super) async fn perform(self, duty: Duty, session: Session) -> EventKind {
@@ -48,7 +43,8 @@ impl Duties {
             Err(detail) => return failed(EndCode::StartFailed, detail),
         };
         let name = session.machine_name().expect("a wanted machine has a name");
-        let spec = MachineSpec { name, incarnation, bot: Arc::clone(&bot.machine) };
+        let (bot, version) = (Arc::clone(&bot.machine), session.version.clone());
+        let spec = MachineSpec { name, incarnation, bot, version };
         let mut pause = FIRST_PAUSE;
         loop {
             match outside::call("machine.ensure", provider.ensure(&spec)).await {
@@ -74,32 +70,12 @@ impl Duties {
         }
     }
 
-    /// Until somebody has heard it: a connection may be made anew just now, an agent be busy. One
-    /// that answers no has said all it will say.
     async fn warn(&self, session: &Session) -> EventKind {
-        let mut failure = String::new();
-        for _ in 0..WARNINGS {
-            let left = self.plane.clock.until(session.deadline_at);
-            let mut links = self.link.subscribe();
-            let attempt = async {
-                let link = links.wait_for(Option::is_some).await.ok()?.clone()?;
-                let ends_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-                let reason = EndCode::MaxDuration.as_str().into();
-                Some(
-                    outside::call("machine.warn", link.warn(&Warning { ends_in_ms, reason })).await,
-                )
-            };
-            match tokio::time::timeout(WARNING.min(left), attempt).await {
-                Ok(Some(Ok(()))) => return EventKind::WarningDelivered,
-                Ok(Some(Err(error @ LinkError::Agent { .. }))) => {
-                    return EventKind::WarningFailed { detail: Chain(&error).to_string() };
-                }
-                Ok(Some(Err(error))) => failure = Chain(&error).to_string(),
-                Ok(None) | Err(_) => failure = "its agent does not answer".into(),
-            }
-            tokio::time::sleep(FIRST_PAUSE).await;
+        let (links, deadline) = (self.link.subscribe(), session.deadline_at);
+        match warn(&self.plane, links, deadline, EndCode::MaxDuration).await {
+            Ok(()) => EventKind::WarningDelivered,
+            Err(detail) => EventKind::WarningFailed { detail },
         }
-        EventKind::WarningFailed { detail: failure }
     }
 
     /// The bot is asked to end first, so that it can say good-bye to whom it talks to; a machine

@@ -18,6 +18,7 @@ mod duties;
 mod resume;
 mod room;
 mod tasks;
+mod warn;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,13 +30,14 @@ use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::{
-    metrics, outside,
+    drain, metrics, outside,
     plane::{Handle, Plane},
     store::{Inserted, NewSession, Saved, StoreError, Versioned},
     usage::Meter,
 };
 pub use resume::resume;
 use tasks::UnderWay;
+pub(crate) use warn::warn;
 
 /// Starts the driver of a session, unless it has one here.
 pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
@@ -88,13 +90,21 @@ pub async fn accept(plane: &Arc<Plane>, new: NewSession) -> Result<Inserted, Sto
     let inserted = plane.queue.enter(plane, new).await?;
     // It was accepted while the dispatcher began to end the others.
     if let Inserted::Created(row) = &inserted
-        && plane.closing()
+        && let Some(why) = ends_all(plane)
         && let Some(handle) = plane.handle(row.session.id)
     {
-        let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
         handle.tell(EventKind::EndRequested(why));
     }
     Ok(inserted)
+}
+
+/// Why no session may live here any more, if that is so.
+fn ends_all(plane: &Plane) -> Option<EndReason> {
+    if plane.closing() {
+        let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
+        return Some(why);
+    }
+    drain::is_overdue(plane).then(drain::reason)
 }
 
 /// What duties need beside the row.

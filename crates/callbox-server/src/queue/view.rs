@@ -64,5 +64,6 @@ pub(super) fn spec(plane: &Plane, session: &Session) -> Option<MachineSpec> {
     let bot = plane.bot(&session.bot)?;
     let incarnation = session.incarnation.max(1);
     let name = machine_name(session.id, incarnation);
-    Some(MachineSpec { name, incarnation, bot: Arc::clone(&bot.machine) })
+    let version = session.version.clone();
+    Some(MachineSpec { name, incarnation, bot: Arc::clone(&bot.machine), version })
 }

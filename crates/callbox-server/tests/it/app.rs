@@ -48,6 +48,9 @@ live_s = 0.3
 [bots.brief.timeouts]
 live_s = 1.2
 warn_s = 0.7
+[bots.tough]
+transports = ["fake"]
+restarts = { most = 2 }
 [bots.long]
 transports = ["fake"]
 [bots.long.timeouts]
@@ -144,6 +147,12 @@ impl TestApp {
     pub(crate) fn crash(mut self) -> (TempDir, Arc<FakeProvider>) {
         self.served.abort();
         (self.dir.take().unwrap(), Arc::clone(&self.provider))
+    }
+
+    /// Begins to shut down as a signal does.
+    pub(crate) fn shut_down(mut self) -> TestApp {
+        drop(self.stop.take());
+        self
     }
 
     /// Shuts down as a signal does, and checks that nothing is left.

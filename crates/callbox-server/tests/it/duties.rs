@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use callbox_core::Fault;
 use callbox_link::Link;
 use callbox_machines::{
-    Admission, BotMachine, Claim, FakeProvider, MachineSpec, Progress, Provider, StartFault,
+    Admission, BotVersion, Claim, FakeProvider, MachineSpec, Progress, Provider, StartFault,
     Started,
 };
 use serde_json::json;
@@ -64,7 +64,7 @@ impl Provider for Front {
         self.fake.name()
     }
 
-    async fn prepare(&self, bot: &BotMachine, progress: &dyn Progress) -> Result<(), StartFault> {
+    async fn prepare(&self, bot: &BotVersion, progress: &dyn Progress) -> Result<(), StartFault> {
         self.fake.prepare(bot, progress).await
     }
 

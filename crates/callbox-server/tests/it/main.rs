@@ -4,12 +4,14 @@
 mod app;
 mod bad_input;
 mod config;
+mod drain;
 mod duties;
 mod lifecycle;
 mod media;
 mod openapi;
 mod queue;
 mod restart;
+mod rollout;
 mod start;
 mod store;
 mod usage;

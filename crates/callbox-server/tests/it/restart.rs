@@ -99,7 +99,7 @@ async fn a_machine_that_nobody_claims_is_swept() {
     let (id, _) = app.start(json!({ "bot": "parrot" })).await;
     let claimed = app.wait(&id, "ready").await.machine.unwrap();
     let bot = app.plane.bot("parrot").unwrap().machine.clone();
-    let stray = MachineSpec { name: "cb-stray-1".into(), incarnation: 1, bot };
+    let stray = MachineSpec { name: "cb-stray-1".into(), incarnation: 1, bot, version: None };
     app.provider.ensure(&stray).await.unwrap();
     assert_eq!(callbox_server::sweep::once(&app.plane).await.unwrap(), 1);
     assert_eq!(app.provider.names(), [claimed]);

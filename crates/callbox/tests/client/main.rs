@@ -4,4 +4,5 @@
 
 mod call;
 mod commands;
+mod operate;
 mod support;

@@ -5,6 +5,7 @@ pub mod binary;
 #[allow(dead_code)]
 #[path = "../../../src/media.rs"]
 pub mod media;
+pub mod operate;
 pub mod parrot;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,7 @@ pub struct Shared {
     pub lines: watch::Sender<usize>,
     /// Bytes of audio that the bots got.
     pub got: Mutex<usize>,
+    pub operated: operate::Operated,
 }
 
 impl StandIn {
@@ -84,6 +86,7 @@ impl StandIn {
             starts: Mutex::default(),
             lines: watch::Sender::default(),
             got: Mutex::default(),
+            operated: operate::Operated::default(),
         });
         let app = match mood {
             Mood::Says(status, kind, body) => {
@@ -99,6 +102,7 @@ impl StandIn {
                 .route("/v1/sessions/{id}", get(show).delete(stop))
                 .route("/v1/sessions/{id}/events", get(events))
                 .route("/v1/sessions/{id}/logs", get(logs))
+                .merge(operate::routes())
                 .with_state(shared.clone()),
         };
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });

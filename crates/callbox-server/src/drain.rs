@@ -1,0 +1,167 @@
+//! A dispatcher that takes no new sessions, and lets those that it has come to their end.
+//!
+//! ```text
+//!   serving ── begin ──▶ draining: starts are refused, /readyz is red, all else goes on
+//!      ▲                    │   deadline, if one is set: bots and watchers are warned before it,
+//!      └───── cancel ───────┘   and who still lives then is ended, `drained`
+//! ```
+//!
+//! Sessions that wait for room were accepted, so they go on as the others do: they start, or end
+//! by their own deadlines.
+//!
+//! A drain is of this process and is kept nowhere: who is started anew is meant to serve.
+
+use std::{sync::Arc, time::Duration};
+
+use callbox_core::{EndCode, EndReason, EventKind, Session, State, Time};
+use tokio::sync::watch;
+
+use crate::{
+    driver, metrics,
+    plane::{Handle, Plane, over},
+};
+
+/// Whether this dispatcher is being drained.
+#[derive(Default)]
+pub struct Drain(watch::Sender<Option<Draining>>);
+
+/// A drain that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// When it began.
+    pub since: Time,
+    /// When what still lives is ended; never, if absent.
+    pub deadline: Option<Time>,
+}
+
+impl Drain {
+    /// The drain that is under way.
+    pub fn now(&self) -> Option<Draining> {
+        *self.0.borrow()
+    }
+
+    /// Resolves when another drain, or none, has taken this one's place.
+    async fn replaced(&self, mine: Draining) {
+        let mut changes = self.0.subscribe();
+        let _ = changes.wait_for(|now| *now != Some(mine)).await;
+    }
+}
+
+/// Whether the drain's deadline has come: nothing may live any more.
+pub(crate) fn is_overdue(plane: &Plane) -> bool {
+    let deadline = plane.drain.now().and_then(|drain| drain.deadline);
+    deadline.is_some_and(|deadline| deadline <= plane.clock.now())
+}
+
+/// Resolves when it is time to say that `session` will be ended by the drain, with the deadline;
+/// for another deadline than `told` only.
+pub(crate) async fn warning_due(plane: &Plane, session: &Session, told: Option<Time>) -> Time {
+    let mut changes = plane.drain.0.subscribe();
+    loop {
+        let drain = *changes.borrow_and_update();
+        let warning = drain.and_then(|drain| drain.warning(session));
+        let due = async {
+            match warning.filter(|(deadline, _)| Some(*deadline) != told) {
+                Some((deadline, at)) => {
+                    tokio::time::sleep(plane.clock.until(at)).await;
+                    deadline
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            deadline = due => return deadline,
+            // The sender lives as long as the plane does.
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+impl Draining {
+    /// The deadline, and when to warn of it; none for a call that is to end by itself before, or
+    /// that wants no warning. In a short drain, at its half: told at once, it would begin with
+    /// its end.
+    fn warning(&self, session: &Session) -> Option<(Time, Time)> {
+        let deadline = self.deadline?;
+        let warn = session.limits.warn;
+        let ends_before = session.state == State::Live && session.deadline_at <= deadline;
+        if ends_before || warn.is_zero() {
+            return None;
+        }
+        let span = deadline.since(self.since);
+        Some((deadline, self.since.after(span - warn.min(span / 2))))
+    }
+}
+
+/// Takes no new sessions from now on. While a drain is under way, a deadline replaces the one
+/// before; none leaves it as it is.
+pub fn begin(plane: &Arc<Plane>, deadline: Option<Duration>) -> Draining {
+    let now = plane.clock.now();
+    let mut drain = Draining { since: now, deadline: None };
+    let changed = plane.drain.0.send_if_modified(|current| {
+        let before = *current;
+        drain = before.unwrap_or(drain);
+        drain.deadline = deadline.map(|span| now.after(span)).or(drain.deadline);
+        *current = Some(drain);
+        before != *current
+    });
+    if changed {
+        tracing::info!(?deadline, "draining: no new sessions, and those that live go on");
+        if let Some(deadline) = drain.deadline {
+            plane.spawn(enforce(Arc::clone(plane), drain, deadline));
+        }
+    }
+    drain
+}
+
+/// Serves again. Sessions that a drain's deadline has ended stay ended.
+pub fn cancel(plane: &Plane) {
+    if plane.drain.0.send_replace(None).is_some() {
+        tracing::info!("the drain was cancelled: sessions are taken again");
+    }
+}
+
+/// Says why a session is ended whose time is over with the drain's.
+pub(crate) fn reason() -> EndReason {
+    EndReason::new(EndCode::Drained, "the dispatcher was drained, and the drain's deadline came")
+}
+
+/// Warns before the deadline and ends what lives then, unless something else becomes of `drain`.
+async fn enforce(plane: Arc<Plane>, drain: Draining, deadline: Time) {
+    let warnings = plane.handles().into_iter().map(|(_, handle)| warn(&plane, handle));
+    let warnings = async {
+        futures::future::join_all(warnings).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = plane.drain.replaced(drain) => return,
+        () = warnings => {}
+        () = tokio::time::sleep(plane.clock.until(deadline)) => {}
+    }
+    for (id, handle) in plane.handles() {
+        if !over(&handle.session.borrow()) {
+            tracing::warn!(session.id = %id, "ending a session: the drain's deadline came");
+            handle.tell(EventKind::EndRequested(reason()));
+        }
+    }
+}
+
+/// Warns one session's bot, once its call has begun.
+async fn warn(plane: &Plane, handle: Handle) {
+    let called = handle.until(|session| session.state == State::Live || over(session)).await;
+    let Some(session) = called.filter(|session| !over(session)) else { return };
+    let deadline = warning_due(plane, &session, None).await;
+    if over(&handle.session.borrow()) {
+        return;
+    }
+    let warned = driver::warn(plane, handle.link, deadline, EndCode::Drained).await;
+    metrics::warned(warned.is_ok());
+    // Its log is closed once it has ended.
+    if plane.handle(session.id).is_none() {
+        return;
+    }
+    plane.logs.writer(session.id).say(match warned {
+        Ok(()) => "the bot was warned that the dispatcher will end its call",
+        Err(_) => "the bot could not be warned that the dispatcher will end its call",
+    });
+}

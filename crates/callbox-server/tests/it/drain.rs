@@ -1,0 +1,173 @@
+//! A dispatcher that is drained, and one that is on its way out: no new sessions, and what lives
+//! goes on or ends.
+
+use callbox_core::EventKind;
+use callbox_machines::Script;
+use callbox_protocol::api::{Drain, EndWarning, ErrorBody, SessionState};
+use eventsource_stream::Eventsource as _;
+use futures::StreamExt as _;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::app::{SOON, TestApp, code};
+
+async fn drain(app: &TestApp, body: Value) -> Drain {
+    let answer = app.request(Method::POST, "/v1/drain", &app.private).json(&body).send().await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.json().await.unwrap()
+}
+
+/// A refusal that says when to come again.
+async fn refused(answer: Response) -> String {
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let again: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=120).contains(&again), "{again}");
+    answer.json::<ErrorBody>().await.unwrap().code
+}
+
+async fn ready(app: &TestApp) -> (StatusCode, Value) {
+    let answer = app.anonymous(Method::GET, "/readyz").send().await.unwrap();
+    (answer.status(), answer.json().await.unwrap())
+}
+
+/// A session whose call has begun; its media is its room's own.
+async fn live(app: &TestApp) -> String {
+    let (id, _) = app.start(json!({ "bot": "parrot", "transport": "fake" })).await;
+    app.wait(&id, "ready").await;
+    app.tell(&id, EventKind::ClientJoined);
+    app.until(&id, |session| session.state == SessionState::Live).await;
+    id
+}
+
+#[tokio::test]
+async fn a_drained_dispatcher_takes_nobody_and_lets_calls_end_by_themselves() {
+    let app = TestApp::new().await;
+    let id = live(&app).await;
+    let before: Drain = app.get("/v1/drain").await.json().await.unwrap();
+    assert_eq!((before.draining, before.since, before.live), (false, None, 1));
+
+    let drained = drain(&app, json!({})).await;
+    assert!(drained.draining && drained.since.is_some() && drained.deadline_at.is_none());
+    assert_eq!((drained.live, drained.queued, drained.sessions.len()), (1, 0, 1));
+    assert_eq!((&drained.sessions[0].id, drained.sessions[0].state), (&id, SessionState::Live));
+    let (status, body) = ready(&app).await;
+    assert_eq!((status, &body["why"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("draining")));
+    assert_eq!(refused(app.start_raw(json!({ "bot": "parrot" })).await).await, "draining");
+    let public = "/v1/public/parrot/start";
+    let answer = app.request(Method::POST, public, &app.public).send().await.unwrap();
+    assert_eq!(refused(answer).await, "draining");
+    // Asked again, it is the same drain.
+    assert_eq!(drain(&app, json!({})).await.since, drained.since);
+
+    // All else works.
+    assert_eq!(app.until(&id, |_| true).await.state, SessionState::Live);
+    app.tell(&id, EventKind::ClientLeft { detail: "a test".into() });
+    assert_eq!(code(&app.wait(&id, "ended").await), "client-left");
+    let after: Drain = app.get("/v1/drain").await.json().await.unwrap();
+    assert_eq!((after.draining, after.live, after.sessions), (true, 0, vec![]));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_start_that_is_repeated_during_a_drain_gets_its_session() {
+    let app = TestApp::new().await;
+    let keyed = async |key: &str, bot: &str| {
+        let request = app.request(Method::POST, "/start", &app.public);
+        let request = request.header("idempotency-key", key).json(&json!({ "bot": bot }));
+        request.send().await.unwrap()
+    };
+    let first = keyed("a", "parrot").await;
+    drain(&app, json!({})).await;
+    let again = keyed("a", "parrot").await;
+    assert_eq!(again.status(), StatusCode::OK);
+    let id = |answer: &Response| answer.headers()["x-callbox-session-id"].clone();
+    assert_eq!(id(&first), id(&again));
+    assert_eq!(keyed("a", "small").await.status(), StatusCode::CONFLICT);
+    assert_eq!(refused(keyed("b", "parrot").await).await, "draining");
+    assert_eq!(app.plane.handles().len(), 1);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_drain_takes_sessions_again_and_its_deadline_ends_nobody() {
+    let app = TestApp::new().await;
+    let id = live(&app).await;
+    drain(&app, json!({ "deadline_ms": 600 })).await;
+    let cancel = app.request(Method::DELETE, "/v1/drain", &app.private).send().await.unwrap();
+    assert!(!cancel.json::<Drain>().await.unwrap().draining);
+    assert_eq!(ready(&app).await.0, StatusCode::OK);
+    // A later deadline takes the place of an earlier one, and a cancelled one is none: when a
+    // drain's deadline has ended a session, the two before it would have ended this one.
+    let (brief, _) = app.start(json!({ "bot": "brief", "transport": "websocket" })).await;
+    drain(&app, json!({ "deadline_ms": 700 })).await;
+    let drained = drain(&app, json!({ "deadline_ms": 60_000 })).await;
+    assert!(drained.deadline_at > drained.since);
+    app.tell(&brief, EventKind::ClientJoined);
+    assert_eq!(code(&app.wait(&brief, "ended").await), "max-duration", "1.2 s later");
+    assert_eq!(app.until(&id, |_| true).await.state, SessionState::Live);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_drain_ends_what_still_lives_after_a_warning() {
+    let app = TestApp::with_limits(Script { room: Some(1), ..Script::default() }, "").await;
+    let id = live(&app).await;
+    let agent = app.provider.agent(&app.until(&id, |_| true).await.machine.unwrap()).unwrap();
+    let (waits, _) = app.start(json!({ "bot": "parrot" })).await;
+    let events = app.get(&format!("/v1/sessions/{id}/events")).await;
+    let drained = drain(&app, json!({ "deadline_ms": 800 })).await;
+    assert_eq!((drained.live, drained.queued), (2, 1), "who waits was accepted");
+
+    for id in [&id, &waits] {
+        assert_eq!(code(&app.wait(id, "ended").await), "drained");
+    }
+    let warnings = agent.seen().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].reason, "drained");
+    assert!(warnings[0].ends_in_ms > 0 && warnings[0].ends_in_ms <= 400, "{warnings:?}");
+    let events: Vec<_> = events.bytes_stream().eventsource().map(Result::unwrap).collect().await;
+    let told = events.iter().filter(|event| event.event == "warning");
+    let told: Vec<EndWarning> =
+        told.map(|event| serde_json::from_str(&event.data).unwrap()).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].ends_in_ms > 0.0 && told[0].reason == "drained");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn only_who_may_all_drains_and_nonsense_is_refused() {
+    let app = TestApp::new().await;
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        let answer = app.request(method.clone(), "/v1/drain", &app.public).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{method}");
+    }
+    for body in ["{", r#"{"deadline_ms": -1}"#, r#"{"deadline_ms": 99999999999999}"#] {
+        let request = app.request(Method::POST, "/v1/drain", &app.private);
+        let answer = request.body(body).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");
+    }
+    assert_eq!(ready(&app).await.0, StatusCode::OK, "nothing was drained");
+    app.finish().await;
+}
+
+/// For as long as somebody is listened to.
+#[tokio::test]
+async fn who_shuts_down_refuses_starts_and_is_not_ready() {
+    let app = TestApp::with(Script { destroy_held: true, ..Script::default() }).await;
+    let id = live(&app).await;
+    let app = app.shut_down();
+    let refusing = async {
+        while ready(&app).await.0 == StatusCode::OK {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, refusing).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(refused(app.start_raw(json!({ "bot": "parrot" })).await).await, "shutting-down");
+        assert_eq!(ready(&app).await.1["why"], "shutting down");
+        assert_eq!(app.until(&id, |_| true).await.state, SessionState::Ending, "all else works");
+    }
+    app.provider.release();
+    app.finish().await;
+}
