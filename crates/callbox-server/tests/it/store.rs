@@ -183,7 +183,8 @@ async fn replicas(store: &dyn Store) {
 }
 
 async fn driven_by(store: &dyn Store, id: &str, at: i64) -> Versioned {
-    let new = NewSession { replica: id.into(), ..new(&session(&format!("of-{at}"), at), None) };
+    let session = Session { place: String::new(), ..session(&format!("of-{at}"), at) };
+    let new = NewSession { replica: id.into(), ..new(&session, None) };
     let Inserted::Created(row) = store.insert(&new).await.unwrap() else { panic!("no cap yet") };
     row
 }
