@@ -5,6 +5,7 @@ mod caller;
 mod carried;
 mod error;
 mod health;
+mod list;
 mod page;
 mod sessions;
 mod start;
@@ -75,7 +76,7 @@ fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(start::start))
         .routes(routes!(start::start_bot))
-        .routes(routes!(sessions::list))
+        .routes(routes!(list::list))
         .routes(routes!(sessions::show, sessions::end))
         .routes(routes!(sessions::events))
         .routes(routes!(sessions::logs))
