@@ -87,10 +87,8 @@ fn plan(key: &str) -> Plan {
 fn die_after(home: &Home, after: u64) -> anyhow::Result<Crash> {
     let began = Instant::now();
     let file = home.path.join("trace");
-    let env = [
-        ("CRASH_TRACE", file.display().to_string()),
-        ("CRASH_AFTER_CALL", after.to_string()),
-    ];
+    let env =
+        [("CRASH_TRACE", file.display().to_string()), ("CRASH_AFTER_CALL", after.to_string())];
     let mut doomed = Dispatcher::start_with(home, "127.0.0.1:0", &env)?;
     doomed.wait_until_ready()?;
     let mut looker = Looker::new(&home.path);
