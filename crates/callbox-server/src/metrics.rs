@@ -23,6 +23,10 @@ pub fn describe() {
         "Calls to store, machines, rooms and relays by which sessions come and go, by name."
     );
     describe_counter!("callbox_store_errors_total", "Calls to the store that failed.");
+    describe_gauge!(
+        "callbox_store_unreadable_sessions",
+        "Sessions whose rows could not be read since this dispatcher began."
+    );
     describe_counter!("callbox_endings_overdue_total", "Deadlines of tear-downs that passed.");
     describe_counter!("callbox_swept_total", "Machines that no living session claimed, destroyed.");
 }
@@ -70,6 +74,12 @@ pub fn store_error() {
 /// A call to the world outside was made.
 pub fn outside(call: &'static str, took: std::time::Duration) {
     histogram!("callbox_outside_call_seconds", "call" => call).record(took.as_secs_f64());
+}
+
+/// So many sessions were met whose rows cannot be read.
+#[allow(clippy::cast_precision_loss)] // far below 2^52
+pub fn unreadable(count: usize) {
+    gauge!("callbox_store_unreadable_sessions").set(count as f64);
 }
 
 /// A tear-down takes longer than it may.

@@ -6,6 +6,7 @@ mod carried;
 mod drain;
 mod error;
 mod health;
+mod list;
 mod page;
 mod rollouts;
 mod sessions;
@@ -77,7 +78,7 @@ fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(start::start))
         .routes(routes!(start::start_bot))
-        .routes(routes!(sessions::list))
+        .routes(routes!(list::list))
         .routes(routes!(sessions::show, sessions::end))
         .routes(routes!(sessions::events))
         .routes(routes!(sessions::logs))

@@ -12,24 +12,17 @@ use axum::{
     },
 };
 use callbox_core::{
-    EndCode, EndReason, EventKind, Session, SessionId, State as SessionState, StateKind, Time,
-    Warning,
+    EndCode, EndReason, EventKind, Session, SessionId, State as SessionState, Time, Warning,
 };
-use callbox_protocol::api::{self, EndWarning, ErrorBody, LogEntry, SessionList};
+use callbox_protocol::api::{self, EndWarning, ErrorBody, LogEntry};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch::Receiver;
 
-use super::{
-    App,
-    caller::{Operator, Participant},
-    error::Error,
-    view,
-};
+use super::{App, caller::Participant, error::Error, view};
 use crate::{
     drain::warning_due,
     plane::{Plane, over},
-    store::Filter,
 };
 
 /// What a client may wait for.
@@ -58,68 +51,6 @@ impl WaitFor {
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(600);
-const PAGE: u32 = 50;
-
-#[derive(Debug, Deserialize)]
-pub struct ListQuery {
-    bot: Option<String>,
-    state: Option<String>,
-    #[serde(default)]
-    all: bool,
-    limit: Option<u32>,
-    before: Option<String>,
-}
-
-/// List sessions, newest first; without `all`, those that have not ended.
-#[utoipa::path(
-    get, path = "/v1/sessions", tag = "sessions",
-    params(
-        ("all" = Option<bool>, Query, description = "the ended ones too"),
-        ("bot" = Option<String>, Query), ("state" = Option<String>, Query),
-        ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
-        ("before" = Option<String>, Query, description = "`next` of the page before"),
-    ),
-    responses((status = 200, body = SessionList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)),
-    security(("key" = []))
-)]
-pub async fn list(
-    State(app): State<App>,
-    _operator: Operator,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<SessionList>, Error> {
-    let invalid = |what, problem: String| Error::Invalid { what, problem };
-    let state = query.state.map(|text| {
-        let unknown = || invalid("query", format!("state {text:?} is unknown"));
-        StateKind::parse(&text).ok_or_else(unknown)
-    });
-    let state = state.transpose()?;
-    let before = query.before.map(|cursor| {
-        parse_cursor(&cursor)
-            .ok_or_else(|| invalid("query", format!("before {cursor:?} is no cursor of ours")))
-    });
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, 500);
-    let filter = Filter {
-        bot: query.bot,
-        state,
-        living: !query.all && state.is_none(),
-        before: before.transpose()?,
-        limit: limit + 1,
-    };
-    let mut rows = app.plane.store.list(&filter).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows
-        .last()
-        .filter(|_| more)
-        .map(|row| format!("{}_{}", row.session.moments.accepted.as_micros(), row.session.id));
-    let sessions = rows.iter().map(|row| view::session(&app.plane, &row.session)).collect();
-    Ok(Json(SessionList { sessions, next }))
-}
-
-fn parse_cursor(text: &str) -> Option<(Time, SessionId)> {
-    let (at, id) = text.split_once('_')?;
-    Some((Time::from_micros(at.parse().ok()?), SessionId::parse(id)?))
-}
 
 #[derive(Debug, Deserialize)]
 pub struct ShowQuery {

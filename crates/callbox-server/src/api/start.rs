@@ -299,6 +299,10 @@ fn check_labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, Str
         if !(1..=64).contains(&name.chars().count()) || value.chars().count() > 256 {
             return invalid(format!("{name:?}: a name has 1 to 64 characters, a value up to 256"));
         }
+        // In a list, they are asked for as `name:value`.
+        if name.contains(':') || name.chars().chain(value.chars()).any(char::is_control) {
+            return invalid(format!("{name:?}: no colon in a name, no control characters at all"));
+        }
     }
     Ok(labels)
 }

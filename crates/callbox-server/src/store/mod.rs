@@ -8,9 +8,12 @@
 //! Only this module knows SQL.
 
 mod caps;
+mod list;
+mod postgres;
 mod row;
 mod sqlite;
 mod types;
+mod unreadable;
 
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ use async_trait::async_trait;
 use callbox_core::{Session, SessionId, Time};
 use tokio::sync::broadcast;
 
+pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 pub use types::{
     Deployment, Filter, Inserted, KeyRecord, NewSession, Replica, Saved, StartKey, StoreError,

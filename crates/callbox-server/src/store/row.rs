@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use callbox_core::{
-    EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, ReadyWhen, Restarts,
+    EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, Outcome, ReadyWhen, Restarts,
     RoomState, Session, SessionId, StartStage, State, StateKind, Time, Usage, UsageSeen, Warning,
 };
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,19 @@ pub(super) struct Row {
     pub created_at: i64,
     pub deadline_at: i64,
     pub ended_at: Option<i64>,
+    /// Only written: the session's state knows it.
+    pub end_code: Option<&'static str>,
+    /// Only written, as well.
+    pub outcome: Option<&'static str>,
     pub doc: String,
+}
+
+/// How an outcome is kept.
+pub(super) fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Completed => "completed",
+        Outcome::Failed => "failed",
+    }
 }
 
 pub(super) fn to_row(session: &Session) -> Row {
@@ -184,6 +196,11 @@ pub(super) fn to_row(session: &Session) -> Row {
         created_at: moments.accepted.as_micros(),
         deadline_at: deadline_at.as_micros(),
         ended_at: moments.ended.map(Time::as_micros),
+        end_code: state.why().map(|why| why.code.as_str()),
+        outcome: match state {
+            State::Ended { why } => Some(outcome_text(why.code.outcome())),
+            _ => None,
+        },
         doc: serde_json::to_string(&doc).expect("strings, numbers and JSON values serialize"),
     }
 }

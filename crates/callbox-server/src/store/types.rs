@@ -1,6 +1,12 @@
 //! What the store is told, and what it tells.
 
-use callbox_core::{Session, SessionId, StateKind, Time};
+use std::time::Duration;
+
+use callbox_core::{EndCode, Outcome, Session, SessionId, StateKind, Time};
+use sqlx::migrate::{MigrateError, Migrator};
+
+/// How many hints a reader of `Store::changes` may be behind.
+pub(super) const HINTS: usize = 1024;
 
 /// A session, the version it was read at, and who drives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +99,16 @@ pub struct Filter {
     pub state: Option<StateKind>,
     /// Only those that have not ended.
     pub living: bool,
+    /// Only those that ended so.
+    pub outcome: Option<Outcome>,
+    /// Only those that end or ended for this reason.
+    pub code: Option<EndCode>,
+    /// Only those that were accepted then or later.
+    pub since: Option<Time>,
+    /// Only those that were accepted before.
+    pub until: Option<Time>,
+    /// Only those with all of these labels: key and value.
+    pub labels: Vec<(String, String)>,
     /// Only those that come after this one in the list.
     pub before: Option<(Time, SessionId)>,
     /// At most so many.
@@ -144,9 +160,28 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// The database said nothing in time. It may have done it.
+    #[error("the store said nothing for {} s when it was to {doing}", after.as_secs())]
+    Silent {
+        /// What was attempted.
+        doing: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// The database could not be brought to this version's shape.
     #[error("the store could not be migrated")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
+    /// A newer callbox has been at work on it.
+    #[error(
+        "the store has version {found} of its tables, and this callbox knows them up to version \
+         {known}: a newer callbox has used it; run that one or a newer one"
+    )]
+    Newer {
+        /// What is there.
+        found: i64,
+        /// The newest that we know.
+        known: i64,
+    },
     /// A row holds what this version cannot read.
     #[error("session {id} cannot be read from the store: {detail}")]
     BadRow {
@@ -160,4 +195,13 @@ pub enum StoreError {
 /// Maps a database error to what was attempted.
 pub(super) fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| StoreError::Database { doing, source }
+}
+
+/// Why a database is not in our shape.
+pub(super) fn cannot_migrate(error: MigrateError, ours: &Migrator) -> StoreError {
+    let known = ours.iter().map(|migration| migration.version).max().unwrap_or(0);
+    match error {
+        MigrateError::VersionMissing(found) => StoreError::Newer { found, known },
+        error => StoreError::Migrate(error),
+    }
 }

@@ -6,7 +6,7 @@ use callbox_core::SessionId;
 use sqlx::{SqliteExecutor, SqlitePool};
 
 use super::{
-    super::{Replica, StoreError, Versioned, types::doing},
+    super::{Replica, StoreError, Versioned, types::doing, unreadable::Unreadable},
     read,
 };
 
@@ -53,6 +53,7 @@ pub(super) async fn replicas(
 /// See [`Store::take_over`](super::Store::take_over).
 pub(super) async fn take_over(
     pool: &SqlitePool,
+    unreadable: &Unreadable,
     replica: &Replica,
     silence: Duration,
     lost: Duration,
@@ -69,15 +70,10 @@ pub(super) async fn take_over(
         if taken.len() >= limit as usize {
             break;
         }
-        let row = match read::one(&mut *tx, &id).await {
-            Ok(Some(row)) => row,
-            Ok(None) => continue,
-            // It stays with whoever can read it.
-            Err(error @ StoreError::BadRow { .. }) => {
-                tracing::error!(%error, "a session is passed over");
-                continue;
-            }
-            Err(error) => return Err(error),
+        // What we cannot read stays with whoever can.
+        let row = read::one(&mut *tx, &id).await.transpose();
+        let Some(row) = row.map(|row| unreadable.pass_over(row)).transpose()?.flatten() else {
+            continue;
         };
         sqlx::query(
             "update session set replica = ?, left_at = null, version = version + 1 where id = ?",

@@ -11,23 +11,25 @@ use async_trait::async_trait;
 use callbox_core::{Session, SessionId, Time};
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
+    migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::broadcast;
 
 use super::{
     Deployment, Filter, Inserted, KeyRecord, NewSession, Replica, Saved, Store, StoreError,
-    Versioned, row::to_row, types::doing,
+    Versioned,
+    row::to_row,
+    types::{HINTS, cannot_migrate, doing},
+    unreadable::Unreadable,
 };
-
-/// How many hints a reader of [`Store::changes`] may be behind.
-const HINTS: usize = 4096;
 
 /// A store in an SQLite file.
 #[derive(Clone, Debug)]
 pub struct Sqlite {
     pool: SqlitePool,
     changes: broadcast::Sender<SessionId>,
+    unreadable: Unreadable,
 }
 
 impl Sqlite {
@@ -52,17 +54,28 @@ impl Sqlite {
             .connect_with(options)
             .await
             .map_err(doing("open its file"))?;
-        sqlx::migrate!("src/store/migrations/sqlite")
-            .run(&pool)
-            .await
-            .map_err(StoreError::Migrate)?;
-        Ok(Sqlite { pool, changes: broadcast::Sender::new(HINTS) })
+        migrate(&pool).await?;
+        let (changes, unreadable) = (broadcast::Sender::new(HINTS), Unreadable::default());
+        Ok(Sqlite { pool, changes, unreadable })
     }
 
     /// Says that this session was saved. Nobody may be listening.
     fn tell(&self, id: SessionId) {
         let _ = self.changes.send(id);
     }
+}
+
+/// Brings the file to this version's shape.
+async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let migrations = sqlx::migrate!("src/store/migrations/sqlite");
+    let done = match migrations.run(pool).await {
+        // Somebody else (`callbox keys` beside a dispatcher) may have done it at the same time.
+        Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) => {
+            migrations.run(pool).await
+        }
+        done => done,
+    };
+    done.map_err(|error| cannot_migrate(error, &migrations))
 }
 
 /// Whether a connection can go back to the others. A full disk makes SQLite roll back by itself;
@@ -86,20 +99,24 @@ impl Store for Sqlite {
     }
 
     async fn get(&self, id: SessionId) -> Result<Option<Versioned>, StoreError> {
-        read::one(&self.pool, &id.to_string()).await
+        let read = read::one(&self.pool, &id.to_string()).await;
+        read.inspect_err(|error| self.unreadable.note(error))
     }
 
     async fn save(&self, session: &Session, expected: i64) -> Result<Saved, StoreError> {
         let row = to_row(session);
         let done = sqlx::query(
             "update session set version = version + 1,
-                 place = ?, state = ?, deadline_at = ?, ended_at = ?, doc = ?
+                 place = ?, state = ?, deadline_at = ?, ended_at = ?, end_code = ?, outcome = ?,
+                 doc = ?
              where id = ? and version = ?",
         )
         .bind(&row.place)
         .bind(&row.state)
         .bind(row.deadline_at)
         .bind(row.ended_at)
+        .bind(row.end_code)
+        .bind(row.outcome)
         .bind(&row.doc)
         .bind(&row.id)
         .bind(expected)
@@ -118,7 +135,7 @@ impl Store for Sqlite {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Versioned>, StoreError> {
-        read::list(&self.pool, filter).await
+        read::list(&self.pool, filter, &self.unreadable).await
     }
 
     async fn beat(&self, replica: &Replica) -> Result<(), StoreError> {
@@ -136,7 +153,8 @@ impl Store for Sqlite {
         lost: Duration,
         limit: u32,
     ) -> Result<Vec<Versioned>, StoreError> {
-        let taken = lease::take_over(&self.pool, replica, silence, lost, limit).await?;
+        let taken = lease::take_over(&self.pool, &self.unreadable, replica, silence, lost, limit);
+        let taken = taken.await?;
         for row in &taken {
             self.tell(row.session.id);
         }

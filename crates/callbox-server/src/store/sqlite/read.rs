@@ -1,17 +1,21 @@
 //! Reading sessions.
 
-use callbox_core::SessionId;
+use callbox_core::{SessionId, Time};
 use sqlx::{Row as _, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::super::{
     Filter, StoreError, Versioned,
+    list::{Dialect, Pages, page},
     row::{Row, from_row},
     types::doing,
+    unreadable::Unreadable,
 };
 
 /// What [`versioned`] needs.
-pub(super) const COLUMNS: &str =
-    "id, version, replica, place, bot, state, created_at, deadline_at, ended_at, doc";
+const COLUMNS: &str = "session.id as id, version, replica, place, bot, state,
+    session.created_at as created_at, deadline_at, ended_at, doc";
+
+const DIALECT: Dialect = Dialect { columns: COLUMNS, id: "", named: true };
 
 /// The session of this id.
 pub(super) async fn one(
@@ -25,40 +29,40 @@ pub(super) async fn one(
 
 /// The ids of all that have not ended.
 pub(super) async fn living(pool: &SqlitePool) -> Result<Vec<SessionId>, StoreError> {
-    let ids: Vec<(String,)> =
-        sqlx::query_as("select id from session indexed by session_driver where ended_at is null")
-            .fetch_all(pool)
-            .await
-            .map_err(doing("list the living sessions"))?;
+    let ids: Vec<(String,)> = sqlx::query_as(
+        "select id from session indexed by session_newest_living where ended_at is null",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(doing("list the living sessions"))?;
     Ok(ids.iter().filter_map(|(id,)| SessionId::parse(id)).collect())
 }
 
 /// See [`Store::list`](super::Store::list).
-pub(super) async fn list(pool: &SqlitePool, filter: &Filter) -> Result<Vec<Versioned>, StoreError> {
-    let Filter { bot, state, living, before, limit } = filter;
-    let (before_at, before_id) = match before {
-        Some((at, id)) => (at.as_micros(), id.to_string()),
-        None => (i64::MAX, String::new()),
-    };
-    // `not living or ended_at is null` lets one statement serve both; lists are for people.
-    let sql = sqlx::AssertSqlSafe(format!(
-        "select {COLUMNS} from session
-         where (created_at, id) < (?1, ?2)
-           and (?3 is null or bot = ?3) and (?4 is null or state = ?4)
-           and (not ?5 or ended_at is null)
-         order by created_at desc, id desc limit ?6"
-    ));
-    let rows = sqlx::query(sql)
-        .bind(before_at)
-        .bind(before_id)
-        .bind(bot)
-        .bind(state.map(|state| state.as_str()))
-        .bind(*living)
-        .bind(*limit)
-        .fetch_all(pool)
-        .await
-        .map_err(doing("list sessions"))?;
-    rows.into_iter().map(versioned).collect()
+pub(super) async fn list(
+    pool: &SqlitePool,
+    filter: &Filter,
+    unreadable: &Unreadable,
+) -> Result<Vec<Versioned>, StoreError> {
+    let mut pages = Pages::of(filter);
+    let mut found = Vec::new();
+    loop {
+        let mut page = page::<sqlx::Sqlite>(pages.wanted(), &DIALECT);
+        let rows = page.build().fetch_all(pool).await.map_err(doing("list sessions"))?;
+        let (asked, before) = (rows.len(), found.len());
+        let last = rows.last().and_then(place_in_list);
+        for row in rows {
+            found.extend(unreadable.pass_over(versioned(row))?);
+        }
+        if !pages.got(asked, found.len() - before, last) {
+            return Ok(found);
+        }
+    }
+}
+
+fn place_in_list(row: &SqliteRow) -> Option<(Time, SessionId)> {
+    let at = row.try_get("created_at").ok()?;
+    Some((Time::from_micros(at), SessionId::parse(row.try_get("id").ok()?)?))
 }
 
 /// See [`Store::versions`](super::Store::versions).
@@ -97,6 +101,8 @@ pub(super) fn versioned(row: SqliteRow) -> Result<Versioned, StoreError> {
         created_at: row.try_get("created_at").map_err(&err)?,
         deadline_at: row.try_get("deadline_at").map_err(&err)?,
         ended_at: row.try_get("ended_at").map_err(&err)?,
+        end_code: None,
+        outcome: None,
         doc: row.try_get("doc").map_err(&err)?,
     };
     let version = row.try_get("version").map_err(&err)?;

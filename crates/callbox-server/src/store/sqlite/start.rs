@@ -39,8 +39,9 @@ pub(super) async fn insert(pool: &SqlitePool, new: &NewSession) -> Result<Insert
     let replica = Some(&new.replica).filter(|id| !id.is_empty());
     sqlx::query(
         "insert into session
-             (id, version, replica, place, bot, state, created_at, deadline_at, ended_at, doc)
-         values (?, 1, ?, ?, ?, ?, ?, ?, ?, ?)",
+             (id, version, replica, place, bot, state, created_at, deadline_at, ended_at,
+              end_code, outcome, doc)
+         values (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&row.id)
     .bind(replica)
@@ -50,10 +51,17 @@ pub(super) async fn insert(pool: &SqlitePool, new: &NewSession) -> Result<Insert
     .bind(row.created_at)
     .bind(row.deadline_at)
     .bind(row.ended_at)
+    .bind(row.end_code)
+    .bind(row.outcome)
     .bind(&row.doc)
     .execute(&mut *tx)
     .await
     .map_err(&err)?;
+    for (key, value) in &new.session.labels {
+        let label = "insert into label (session_id, key, value, created_at) values (?, ?, ?, ?)";
+        let label = sqlx::query(label).bind(&row.id).bind(key).bind(value).bind(row.created_at);
+        label.execute(&mut *tx).await.map_err(&err)?;
+    }
     if let Some(StartKey { scope, key, body_hash }) = &new.start_key {
         let keep = "insert into start_key (scope, key, body_hash, session_id) values (?, ?, ?, ?)";
         let keep = sqlx::query(keep).bind(scope).bind(key).bind(body_hash).bind(&row.id);
