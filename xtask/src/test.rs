@@ -125,6 +125,9 @@ fn vm() -> anyhow::Result<()> {
     if !vm_test::kill::check(&callbox, &data_dir, &vm_test::kill::Args::of_tests())? {
         bail!("what was killed took more with it than it may, or left something behind");
     }
+    if !vm_test::crash::check(&data_dir, &vm_test::crash::Args::of_tests())? {
+        bail!("a dispatcher that died after one of its calls left something behind");
+    }
     if !vm_test::sealed::check(&callbox, &vm_test::sealed::Args::of_tests())? {
         bail!("machines are not as sealed as they must be");
     }
