@@ -22,6 +22,7 @@ mod operator;
 mod refusals;
 mod reserve;
 mod restarts;
+mod rollout;
 mod room;
 mod rude_clients;
 mod secrets;

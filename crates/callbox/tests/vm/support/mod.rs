@@ -3,6 +3,7 @@
 mod api;
 mod dispatcher;
 mod home;
+mod images;
 mod left;
 mod program;
 mod sound;
