@@ -6,9 +6,7 @@ use callbox_link::{Link, Tunnel};
 use serde_json::Value;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{
-        client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig,
-    },
+    tungstenite::{client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig},
 };
 
 use super::client::READ_AT_ONCE;

@@ -24,7 +24,8 @@ pub async fn alone() -> Result<u64, String> {
     let mut held = Vec::new();
     for n in 0..SOME {
         let name = format!("cb-{n:032}-1");
-        let spec = MachineSpec { name: name.clone(), incarnation: 1, bot: Arc::clone(&bot) };
+        let bot = Arc::clone(&bot);
+        let spec = MachineSpec { name: name.clone(), incarnation: 1, bot, version: None };
         let started = provider.ensure(&spec).await.map_err(|fault| fault.to_string())?;
         started.link.session(&session(&name)).await.map_err(|error| error.to_string())?;
         let mut events = started.link.events(0);
