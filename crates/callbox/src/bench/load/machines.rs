@@ -70,5 +70,6 @@ fn session(name: &str) -> SessionData {
         token: String::new(),
         body: serde_json::Value::Null,
         env: BTreeMap::new(),
+        longest_life_ms: None,
     }
 }
