@@ -47,6 +47,14 @@ pub struct Cost {
     pub cpus: u64,
 }
 
+impl Cost {
+    /// What so many of them take.
+    pub fn times(self, count: usize) -> Cost {
+        let count = count as u64;
+        Cost { memory_mib: self.memory_mib * count, cpus: self.cpus * count }
+    }
+}
+
 /// What there is for all machines together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::{FaultKind, MachineFacts, SessionId, machine_name};
 use tokio::time::timeout;
 
-use crate::{Admission, BotMachine, Claim, MachineSpec, Provider, Reserve};
+use crate::{Admission, BotMachine, Claims, MachineSpec, Provider, Reserve};
 
 /// How long a machine may take. Only tests wait so long.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -52,17 +52,19 @@ async fn admission_books_nothing(
     first: &MachineSpec,
     second: &MachineSpec,
 ) {
-    let alone = provider.admit(first, &[]).await.expect("it answers");
+    let nobody = Claims::default();
+    let alone = provider.admit(first, &nobody).expect("it answers");
     assert!(
         matches!(alone, Admission::Granted | Admission::Prepared),
         "there is room for one: {alone:?}"
     );
-    let claim = Claim { spec: first.clone(), starting: true };
-    let beside = provider.admit(second, std::slice::from_ref(&claim)).await.expect("it answers");
+    let mut claimed = Claims::default();
+    claimed.add(first, true);
+    let beside = provider.admit(second, &claimed).expect("it answers");
     for _ in 0..3 {
-        assert_eq!(provider.admit(first, &[]).await.expect("it answers"), alone);
-        let again = provider.admit(second, std::slice::from_ref(&claim)).await;
-        assert_eq!(again.expect("it answers"), beside, "nothing was booked");
+        assert_eq!(provider.admit(first, &nobody).expect("it answers"), alone);
+        let again = provider.admit(second, &claimed).expect("it answers");
+        assert_eq!(again, beside, "nothing was booked");
     }
     assert_ne!(provider.max_starting(), Some(0), "nobody could ever start");
     for Reserve { bot, level, .. } in provider.reserves() {

@@ -16,7 +16,7 @@ use callbox_protocol::agent::Phase;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Admission, BotMachine, BotVersion, Claim, ImageRun, MachineSpec, Progress, Provider, Reserve,
+    Admission, BotMachine, BotVersion, Claims, ImageRun, MachineSpec, Progress, Provider, Reserve,
     ReserveLevel, StartFault, Started,
 };
 
@@ -171,8 +171,9 @@ impl FakeProvider {
     }
 
     /// How many were admitted and have not taken their machine yet.
-    fn taking(&self, claimed: &[Claim]) -> usize {
-        claimed.iter().filter(|claim| self.agent(&claim.spec.name).is_none()).count()
+    fn taking(&self, claimed: &Claims) -> usize {
+        let machines = self.machines();
+        claimed.starting().filter(|spec| !machines.contains_key(&spec.name)).count()
     }
 
     /// The machine, and what it started from.
@@ -236,14 +237,15 @@ impl Provider for FakeProvider {
         Ok(())
     }
 
-    async fn admit(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
+    fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
         let Script { room, reserve, reserve_for_others: others, .. } = *self.script();
-        let taking = self.taking(claimed);
+        let taking = if reserve > 0 { self.taking(claimed) } else { 0 };
+        let claimed = claimed.count();
         let Some(room) = room else {
             return Ok(if taking < reserve { Admission::Prepared } else { Admission::Granted });
         };
-        let detail = format!("{} of {room} places are taken", claimed.len() + reserve + others);
-        Ok(match claimed.len() {
+        let detail = format!("{} of {room} places are taken", claimed + reserve + others);
+        Ok(match claimed {
             _ if taking < reserve => Admission::Prepared,
             _ if room == 0 => Admission::Never { detail },
             claimed if claimed + reserve - reserve.min(taking) + others < room => {
@@ -253,7 +255,7 @@ impl Provider for FakeProvider {
         })
     }
 
-    async fn shed(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
+    async fn shed(&self, _next: &MachineSpec, claimed: &Claims) -> Result<bool, Fault> {
         let taking = self.taking(claimed);
         let mut script = self.script();
         if script.reserve_for_others > 0 {

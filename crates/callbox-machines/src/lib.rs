@@ -18,7 +18,7 @@ use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::Prepare;
 use tokio::sync::watch;
 
-pub use admission::{Admission, Claim, Reserve, ReserveLevel};
+pub use admission::{Admission, Claims, Reserve, ReserveLevel};
 pub use budget::{Budget, BudgetConfig, Cost};
 /// One entry of what a machine may reach.
 pub use callbox_microvm::net::Allow;
@@ -274,11 +274,12 @@ pub trait Provider: Send + Sync {
     }
 
     /// Whether there is room for one more machine beside those that are `claimed`. Books nothing
-    /// and is called for whoever is next, again and again: it must be quick.
+    /// and is called for whoever is next, again and again, between a request and its answer: it
+    /// waits for nothing, and does not look at each claim.
     ///
     /// # Errors
     /// A [`Fault`]; the caller asks again.
-    async fn admit(&self, _next: &MachineSpec, _claimed: &[Claim]) -> Result<Admission, Fault> {
+    fn admit(&self, _next: &MachineSpec, _claimed: &Claims) -> Result<Admission, Fault> {
         Ok(Admission::Granted)
     }
 
@@ -288,7 +289,7 @@ pub trait Provider: Send + Sync {
     ///
     /// # Errors
     /// A [`Fault`]; the caller asks again.
-    async fn shed(&self, _next: &MachineSpec, _claimed: &[Claim]) -> Result<bool, Fault> {
+    async fn shed(&self, _next: &MachineSpec, _claimed: &Claims) -> Result<bool, Fault> {
         Ok(false)
     }
 

@@ -1,7 +1,22 @@
 //! What `/metrics` counts. One place, so that names stay alike.
 
+use std::time::Duration;
+
 use callbox_core::{Session, State, Time};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+/// How often samples of distributions are folded.
+const FOLD: Duration = Duration::from_secs(5);
+
+/// Folds the samples of distributions, which would be kept one by one until somebody asks for
+/// them; perhaps nobody does. Until it is dropped.
+pub async fn keep(recorder: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(FOLD).await;
+        recorder.run_upkeep();
+    }
+}
 
 /// Says what the numbers mean. Once, after the recorder is installed.
 pub fn describe() {
@@ -72,7 +87,7 @@ pub fn store_error() {
 }
 
 /// A call to the world outside was made.
-pub fn outside(call: &'static str, took: std::time::Duration) {
+pub fn outside(call: &'static str, took: Duration) {
     histogram!("callbox_outside_call_seconds", "call" => call).record(took.as_secs_f64());
 }
 

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::{
     api::{self, App},
     config::OnShutdown,
-    driver,
+    driver, metrics,
     plane::{Handle, Plane},
     prepare, rollout,
     store::{KeyRecord, StoreError},
@@ -60,6 +60,7 @@ pub async fn run(
         return Err(ServeError::Open { listen });
     }
     let background = begin(&plane).await?;
+    let upkeep = prometheus.clone().map(|handle| plane.spawn(metrics::keep(handle)));
     let router = api::router(App { plane: Arc::clone(&plane), loopback, prometheus });
     let (stop_serving, served) = tokio::sync::oneshot::channel::<()>();
     let server = plane.spawn(async move {
@@ -71,6 +72,9 @@ pub async fn run(
     });
     shutdown.await;
     end(&plane, background).await;
+    if let Some(upkeep) = upkeep {
+        upkeep.abort();
+    }
     let _ = stop_serving.send(());
     // Clients that keep a connection open must not keep us.
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;

@@ -119,9 +119,23 @@ impl ApiClient {
 
     /// The session as soon as it has ended, or as it is after `longest`.
     pub async fn when_ended(&self, id: &str, longest: Duration) -> Result<Session, ApiError> {
-        let doing = "wait for a session's end";
+        self.when("wait for a session's end", "ended", id, longest).await
+    }
+
+    /// The session as soon as its bot is ready or it has ended, or as it is after `longest`.
+    pub async fn when_ready(&self, id: &str, longest: Duration) -> Result<Session, ApiError> {
+        self.when("wait for a bot", "ready", id, longest).await
+    }
+
+    async fn when(
+        &self,
+        doing: &'static str,
+        moment: &str,
+        id: &str,
+        longest: Duration,
+    ) -> Result<Session, ApiError> {
         let timeout = longest.as_millis().to_string();
-        let query = [("wait", "ended"), ("timeout_ms", timeout.as_str())];
+        let query = [("wait", moment), ("timeout_ms", timeout.as_str())];
         let mut request = self.request(Method::GET, &["v1", "sessions", id], &query);
         *request.timeout_mut() = Some(longest + PROMPT);
         match self.send(doing, request).await {

@@ -1,7 +1,8 @@
-//! `callbox bench`: how fast, as a distribution.
+//! `callbox bench`: how fast, as a distribution, and how many.
 
 mod distribution;
 mod host;
+mod load;
 mod report;
 mod reserve;
 mod run;
@@ -24,11 +25,13 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Start(start::Args),
+    Load(load::Args),
 }
 
 /// Measures.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     match args.what {
         What::Start(args) => start::run(args, context).await,
+        What::Load(args) => load::run(args, context).await,
     }
 }

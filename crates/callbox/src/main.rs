@@ -24,6 +24,7 @@ mod line;
 mod logs;
 mod lookup;
 mod media;
+mod open_files;
 mod operator;
 mod output;
 mod pcm;

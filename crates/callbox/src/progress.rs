@@ -116,6 +116,18 @@ impl Progress {
         }
     }
 
+    /// How many of how many are done, where they are too many to tell each.
+    pub fn many(&self, what: &str, done: usize, of: usize) {
+        let step = (of / 10).max(1);
+        match &self.kind {
+            Kind::Lines if done == of || done.is_multiple_of(step) => {
+                eprintln!("{done} of {of} {what}");
+            }
+            Kind::Silent | Kind::Lines => {}
+            Kind::Line(line) => line.set_message(format!("{done} of {of} {what}")),
+        }
+    }
+
     /// Clears the moving line, before results are printed.
     pub fn done(&self) {
         if let Kind::Line(line) = &self.kind {

@@ -21,6 +21,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::{
     error::CliError,
+    open_files,
     operator::{ConfigArgs, host_config, lock},
 };
 
@@ -47,6 +48,9 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     check_names(&config)?;
     log_to_stderr(&config)?;
     let shutdown = signals()?;
+    if let Some(files) = open_files::raise(None) {
+        tracing::info!(files, "so many files may be open, two for a call that is carried here");
+    }
     let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
     let data_dir = config.data_dir.clone();
     let _lock = lock(&data_dir)?;

@@ -16,7 +16,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::{Message, protocol::Role};
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::{Role, WebSocketConfig},
+};
 
 use callbox_protocol::agent::BOT_WAKE_PATH;
 
@@ -91,7 +94,10 @@ fn websocket(state: Arc<State>, request: Request<Incoming>) -> Response<Full<Byt
 
 /// Greets, then echoes every frame in order until told `bye`.
 async fn talk(state: &State, io: Upgraded) {
-    let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await;
+    // Thousands of us may live in one process.
+    let config = WebSocketConfig::default().read_buffer_size(4096);
+    let io = TokioIo::new(io);
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
     for frame in &state.script.greeting {
         let frame = Message::Binary(Bytes::copy_from_slice(frame));
         if socket.send(frame).await.is_err() {

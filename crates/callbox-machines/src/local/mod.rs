@@ -28,7 +28,7 @@ mod sizing;
 mod versions;
 
 use crate::{
-    Admission, BotMachine, BotVersion, Budget, BudgetConfig, Claim, Cost, MachineSpec, Network,
+    Admission, BotMachine, BotVersion, Budget, BudgetConfig, Claims, Cost, MachineSpec, Network,
     Progress, Provider, Reserve, StartFault, StartFrom, Started,
 };
 use fault::{fault, image_fault, start_fault};
@@ -232,11 +232,11 @@ impl Provider for Local {
         self.remove_version(gone, used).await
     }
 
-    async fn admit(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
+    fn admit(&self, next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
         Ok(self.room_for(next, claimed))
     }
 
-    async fn shed(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
+    async fn shed(&self, _next: &MachineSpec, claimed: &Claims) -> Result<bool, Fault> {
         let Some(parked) = self.reserves.give_up(|bot| self.spoken_for(claimed, bot)) else {
             return Ok(false);
         };

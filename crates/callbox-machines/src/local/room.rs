@@ -5,15 +5,19 @@ use std::sync::Arc;
 use callbox_microvm::{Accelerator, OWN_MEMORY_MIB};
 
 use super::{Local, reserve::Key};
-use crate::{Admission, BotMachine, Claim, Cost, MachineSpec};
+use crate::{Admission, BotMachine, Claims, Cost, MachineSpec};
 
 impl Local {
     /// What these machines take, and all templates: those are in memory whether or not a machine
     /// of theirs is.
-    fn held(&self, machines: &[&Arc<BotMachine>]) -> Vec<Cost> {
+    fn held<'a>(
+        &self,
+        machines: impl IntoIterator<Item = (&'a Arc<BotMachine>, usize)>,
+    ) -> Vec<Cost> {
         let templates = self.host.templates_hold_bytes().div_ceil(1 << 20);
         let templates = Cost { memory_mib: templates, cpus: 0 };
-        machines.iter().map(|bot| self.cost(bot)).chain([templates]).collect()
+        let machines = machines.into_iter().map(|(bot, count)| self.cost(bot).times(count));
+        machines.chain([templates]).collect()
     }
 
     /// What a machine of this bot takes, at its worst.
@@ -28,27 +32,25 @@ impl Local {
 
     /// How many machines were admitted and may yet be taken from this reserve: those that have a
     /// machine already have taken theirs.
-    pub(super) fn spoken_for(&self, claimed: &[Claim], reserve: &Key) -> usize {
-        let may_take = |claim: &&Claim| claim.starting && Key::of(&claim.spec) == *reserve;
-        // Between a request and its answer, for every claim: a look, and no record is read.
-        let has_none = |claim: &&Claim| !self.host.has(&claim.spec.name);
-        claimed.iter().filter(may_take).filter(has_none).count()
+    pub(super) fn spoken_for(&self, claimed: &Claims, reserve: &Key) -> usize {
+        let may_take = claimed.starting().filter(|spec| Key::of(spec) == *reserve);
+        // Between a request and its answer, for each: a look, and no record is read.
+        may_take.filter(|spec| !self.host.has(&spec.name)).count()
     }
 
     /// For a session, beside those that are `claimed`. What waits in reserve counts; it is given
     /// up when a session needs its room.
-    pub(super) fn room_for(&self, next: &MachineSpec, claimed: &[Claim]) -> Admission {
+    pub(super) fn room_for(&self, next: &MachineSpec, claimed: &Claims) -> Admission {
         let reserve = Key::of(next);
         if self.reserves.ready(&reserve) > self.spoken_for(claimed, &reserve) {
             return Admission::Prepared;
         }
         let next = &next.bot;
         let reserved = self.reserves.machines();
-        let claimed = claimed.iter().map(|claim| &claim.spec.bot);
-        let bots: Vec<&Arc<BotMachine>> = claimed.chain(&reserved).collect();
-        match self.budget.admit(self.held(&bots), self.cost(next)) {
+        let reserved = reserved.iter().map(|bot| (bot, 1));
+        match self.budget.admit(self.held(claimed.machines().chain(reserved)), self.cost(next)) {
             Admission::Full { detail } => {
-                match self.budget.admit(self.held(&[]), self.cost(next)) {
+                match self.budget.admit(self.held([]), self.cost(next)) {
                     // Even alone with its template.
                     Admission::Full { detail } => Admission::Never { detail },
                     _ => Admission::Full { detail },
@@ -66,7 +68,7 @@ impl Local {
         let largest = *self.largest.lock().expect("no panic while held");
         let live = machines.iter().map(|name| costs.get(name).copied().unwrap_or(largest));
         let reserved = self.reserves.machines();
-        let waiting = self.held(&reserved.iter().collect::<Vec<_>>());
+        let waiting = self.held(reserved.iter().map(|bot| (bot, 1)));
         let held: Vec<Cost> = live.chain(waiting).collect();
         self.budget.admit(held, self.cost(bot)) == Admission::Granted
     }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use callbox_core::{SessionId, Usage};
 use callbox_machines::{
-    Admission, BotMachine, BotRun, Claim, FakeProvider, Network, Provider as _, ReserveSize,
-    Script, StartFrom, contract,
+    Admission, BotMachine, BotRun, Claims, FakeProvider, MachineSpec, Network, Provider as _,
+    ReserveSize, Script, StartFrom, contract,
 };
 use callbox_protocol::agent::{Contract, Reseed};
 
@@ -54,10 +54,40 @@ async fn the_fake_keeps_the_contract() {
 async fn what_is_promised_from_a_reserve_is_neither_promised_twice_nor_given_up() {
     let fake = FakeProvider::new(Script { reserve: 1, room: Some(1), ..Script::default() });
     let [first, second] = contract::specs(bot(), ids());
-    assert_eq!(fake.admit(&first, &[]).await, Ok(Admission::Prepared));
-    let promised = [Claim { spec: first.clone(), starting: true }];
-    assert!(matches!(fake.admit(&second, &promised).await, Ok(Admission::Full { .. })));
+    let nobody = Claims::default();
+    assert_eq!(fake.admit(&first, &nobody), Ok(Admission::Prepared));
+    let mut promised = Claims::default();
+    promised.add(&first, true);
+    assert!(matches!(fake.admit(&second, &promised), Ok(Admission::Full { .. })));
     assert_eq!(fake.shed(&second, &promised).await, Ok(false));
-    assert_eq!(fake.shed(&second, &[]).await, Ok(true));
+    assert_eq!(fake.shed(&second, &nobody).await, Ok(true));
     assert!(fake.reserves().is_empty());
+}
+
+#[test]
+fn claims_are_counted_by_bot_and_taken_back() {
+    let (one, other) = (bot(), bot());
+    let spec = |n: u32, bot: &Arc<BotMachine>| MachineSpec {
+        name: format!("m{n}"),
+        incarnation: 1,
+        bot: Arc::clone(bot),
+        version: None,
+    };
+    let mut claims = Claims::default();
+    claims.add(&spec(1, &one), true);
+    claims.add(&spec(2, &one), false);
+    claims.add(&spec(3, &other), true);
+    let counts = |claims: &Claims| claims.machines().map(|(_, count)| count).collect::<Vec<_>>();
+    let starting =
+        |claims: &Claims| claims.starting().map(|spec| spec.name.clone()).collect::<Vec<_>>();
+    assert_eq!((claims.count(), counts(&claims)), (3, vec![2, 1]), "two bots, alike as they are");
+    assert_eq!(starting(&claims), ["m1", "m3"]);
+    claims.remove(&spec(1, &one));
+    claims.remove(&spec(2, &one));
+    assert_eq!(
+        (claims.count(), counts(&claims), starting(&claims)),
+        (1, vec![1], vec!["m3".into()])
+    );
+    claims.remove(&spec(3, &other));
+    assert_eq!((claims.count(), counts(&claims), starting(&claims)), (0, vec![], vec![]));
 }

@@ -66,7 +66,7 @@ pub async fn info(State(app): State<App>) -> Result<Json<Info>, Error> {
         auth: app.auth().await?,
         bots: bots.collect(),
         reserves: reserves(&app),
-        queued: u32::try_from(app.plane.queue.waiting(&app.plane)).unwrap_or(u32::MAX),
+        queued: u32::try_from(app.plane.queue.waiting()).unwrap_or(u32::MAX),
     }))
 }
 
@@ -82,7 +82,7 @@ fn reserves(app: &App) -> BTreeMap<String, Reserve> {
 
 /// Prometheus' text form.
 pub async fn prometheus(State(app): State<App>) -> String {
-    metrics::live(app.plane.handles().len(), app.plane.queue.waiting(&app.plane));
+    metrics::live(app.plane.driven().len(), app.plane.queue.waiting());
     metrics::draining(app.plane.drain.now().is_some());
     for (bot, level) in app.plane.reserves() {
         metrics::reserve(&bot, level.ready, level.target);

@@ -58,6 +58,8 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
         media: Arc::default(),
     };
     driven.insert(id, handle.clone());
+    // Before anybody finds it: who looks at a session that waits finds its place.
+    plane.queue.set(plane, &session.session);
     drop(driven);
     // Open before anybody is told of the session: who follows its log waits for the first line.
     plane.logs.writer(id);
@@ -205,6 +207,7 @@ impl Driver {
             Ok(Some(row)) => {
                 self.row = row;
                 self.publish.send_replace(self.row.session.clone());
+                self.plane.queue.set(&self.plane, &self.row.session);
             }
             Ok(None) => {
                 // What it owes is still known from our copy.
@@ -260,8 +263,10 @@ impl Driver {
         let id = self.row.session.id;
         self.duties.link.send_replace(None);
         self.plane.logs.close(id);
-        self.plane.driven().remove(&id);
-        self.plane.queue.tell();
+        let mut driven = self.plane.driven();
+        driven.remove(&id);
+        // Before it can be driven here anew.
+        self.plane.queue.remove(id);
     }
 }
 

@@ -6,8 +6,10 @@ use callbox_link::{Link, Tunnel};
 use serde_json::Value;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{client::IntoClientRequest as _, http::HeaderValue},
+    tungstenite::{client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig},
 };
+
+use super::client::READ_AT_ONCE;
 
 pub(super) type BotSocket = WebSocketStream<Tunnel>;
 
@@ -33,7 +35,8 @@ pub(super) async fn open(
     let mut request = url.into_client_request().map_err(|error| error.to_string())?;
     let id = HeaderValue::from_str(&session.to_string()).expect("a uuid is a header value");
     request.headers_mut().insert("x-daily-session-id", id);
-    let (socket, _) = tokio_tungstenite::client_async(request, tunnel)
+    let config = WebSocketConfig::default().read_buffer_size(READ_AT_ONCE);
+    let (socket, _) = tokio_tungstenite::client_async_with_config(request, tunnel, Some(config))
         .await
         .map_err(|error| format!("the bot does not accept a websocket on /ws: {error}"))?;
     Ok(socket)

@@ -19,6 +19,10 @@ use super::LAST_WORD;
 /// Largest websocket message, as of Pipecat's own client and server.
 const MAX_MESSAGE: usize = 1 << 20;
 
+/// How much is read at once; what is longer takes more than one read. Made for every call before
+/// anything is said, so it is no larger than it need be: 20 ms of 48 kHz stereo are 4 KiB.
+pub(super) const READ_AT_ONCE: usize = 8 * 1024;
+
 pub(super) type Client = WebSocketStream<TcpStream>;
 
 /// A client's connection, with our half of the websocket's handshake said. Nothing of it is in
@@ -41,6 +45,7 @@ impl Line {
         // Audio waits for nothing. It works without, only later.
         let _ = self.stream.set_nodelay(true);
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_AT_ONCE)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let first = self.first.to_vec();

@@ -15,11 +15,10 @@
 //! One at a time decides (`turn`). Nobody overtakes, with one exception: a session whose machine
 //! is in reserve takes nothing that those before it wait for.
 
+mod lines;
 mod pace;
-mod view;
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard},
     task::Poll,
     time::Duration,
@@ -28,7 +27,7 @@ use std::{
 use callbox_core::{
     Applied, EndCode, EndReason, Event, EventKind, Session, SessionId, State, apply,
 };
-use callbox_machines::{Admission, Claim, MachineSpec, Provider};
+use callbox_machines::{Admission, Claims, MachineSpec, Provider};
 use tokio::sync::{MutexGuard as TurnGuard, watch};
 
 use crate::{
@@ -36,8 +35,8 @@ use crate::{
     plane::Plane,
     store::{Inserted, NewSession, StoreError},
 };
+use lines::{Lines, spec};
 use pace::Pace;
-use view::{View, spec};
 
 /// How long to wait for news before looking all the same: a reserve may have been filled, a
 /// provider may have room that no session of ours gave back.
@@ -56,13 +55,11 @@ pub struct Queue {
     known: Mutex<Known>,
 }
 
-/// What the rows do not say (yet). Losing it costs nothing but a little time.
+/// What the rows say, counted, and what they do not say (yet). Losing the latter costs nothing but
+/// a little time.
 #[derive(Default)]
 struct Known {
-    /// Let in, but their rows do not say so yet.
-    granted: HashSet<SessionId>,
-    /// Of those that start: their machines come from a reserve.
-    prepared: HashSet<SessionId>,
+    lines: Lines,
     /// How fast the queue moves.
     moves: Pace,
     /// How fast sessions end.
@@ -93,6 +90,16 @@ enum Verdict {
     },
 }
 
+/// What a look at the room finds.
+enum Look {
+    Clear(Verdict),
+    /// The session is the first, and only something that is given up can make room for it.
+    Full {
+        claims: Claims,
+        detail: String,
+    },
+}
+
 impl Queue {
     /// Inserts a session, admitted if it need not wait, and starts its driver; unless something
     /// stands against it.
@@ -107,10 +114,15 @@ impl Queue {
         let turn = self.turn().await;
         // Nothing is given up for whom the store may still refuse, or know already. Who is first
         // in the queue has that done a moment later, and who finds no place in it, here.
-        let mut inserted = self.insert(plane, &mut new, 0).await?;
-        if matches!(inserted, Inserted::QueueFull { .. }) {
-            inserted = self.insert(plane, &mut new, MOST_SHED).await?;
+        let mut inserted = self.insert(plane, &mut new, 0).await;
+        if matches!(inserted, Ok(Inserted::QueueFull { .. })) {
+            inserted = self.insert(plane, &mut new, MOST_SHED).await;
         }
+        if !matches!(inserted, Ok(Inserted::Created(_))) {
+            // It may have been let in before the store refused it.
+            self.known().lines.remove(new.session.id);
+        }
+        let inserted = inserted?;
         match &inserted {
             Inserted::Created(row) => {
                 metrics::accepted(&row.session);
@@ -184,9 +196,21 @@ impl Queue {
         self.changed.subscribe()
     }
 
+    /// A session that is driven here is as this row says.
+    pub(crate) fn set(&self, plane: &Plane, session: &Session) {
+        self.known().lines.set(plane, session);
+    }
+
+    /// A session is not driven here any more.
+    pub(crate) fn remove(&self, id: SessionId) {
+        self.known().lines.remove(id);
+        self.tell();
+    }
+
     /// A session was saved: those that wait may be concerned, and the pace is measured.
     pub(crate) fn note(&self, plane: &Plane, before: &Session, after: &Session) {
         let mut known = self.known();
+        known.lines.set(plane, after);
         if let (None, Some(started)) = (before.moments.started, after.moments.started)
             && let Some(admitted) = after.moments.admitted
         {
@@ -206,15 +230,13 @@ impl Queue {
         if session.state != State::Queued {
             return None;
         }
-        let view = View::of(plane, &session.provider, &self.known());
-        let position = view.position(session.id)?;
+        let position = self.known().lines.position(session.id)?;
         Some(Place { position, estimate: self.estimate(plane, &session.provider, position) })
     }
 
     /// How many wait.
-    pub fn waiting(&self, plane: &Plane) -> usize {
-        let queued = |session: &Session| session.state == State::Queued;
-        plane.handles().iter().filter(|(_, handle)| queued(&handle.session.borrow())).count()
+    pub fn waiting(&self) -> usize {
+        self.known().lines.waiting()
     }
 
     /// When who was refused for want of a place in the queue should ask again: each one refused
@@ -257,45 +279,56 @@ impl Queue {
             return Verdict::In;
         };
         let Some(next) = spec(plane, session) else { return Verdict::In };
-        self.known().forget_the_settled(plane);
-        let view = View::of(plane, &session.provider, &self.known());
-        let first = view.is_first(session.id);
         let mut shed = 0;
         loop {
-            match provider.admit(&next, &view.claims).await {
-                Ok(Admission::Prepared) => return self.grant(session, true),
-                Ok(Admission::Never { detail }) => return Verdict::Never { detail },
-                _ if !first => return Verdict::Wait,
-                Ok(Admission::Granted) if view.may_start(&**provider) => {
-                    return self.grant(session, false);
+            let claims = match self.look(plane, &**provider, session, &next) {
+                Look::Clear(verdict) => return verdict,
+                Look::Full { claims, detail } => {
+                    tracing::debug!(session.id = %session.id, detail, "no room");
+                    claims
                 }
-                Ok(Admission::Granted) => return Verdict::Wait,
-                Ok(Admission::Full { detail }) => {
-                    shed += 1;
-                    let handed_in = turn.is_some();
-                    if shed > may_shed || !gave_up(&**provider, &next, &view.claims, turn).await {
-                        tracing::debug!(session.id = %session.id, detail, "no room");
-                        return Verdict::Wait;
-                    }
-                    if handed_in {
-                        return Verdict::Again;
-                    }
-                }
-                Err(fault) => {
-                    tracing::warn!(provider = provider.name(), %fault, "cannot ask for room");
-                    return Verdict::Wait;
-                }
+            };
+            shed += 1;
+            let handed_in = turn.is_some();
+            if shed > may_shed || !gave_up(&**provider, &next, &claims, turn).await {
+                return Verdict::Wait;
+            }
+            if handed_in {
+                return Verdict::Again;
             }
         }
     }
 
-    fn grant(&self, session: &Session, prepared: bool) -> Verdict {
+    /// Lets the session in if there is room beside those that were let in before.
+    fn look(
+        &self,
+        plane: &Plane,
+        provider: &dyn Provider,
+        session: &Session,
+        next: &MachineSpec,
+    ) -> Look {
         let mut known = self.known();
-        known.granted.insert(session.id);
-        if prepared {
-            known.prepared.insert(session.id);
+        // It was, but whoever asked for it broke off before its row said so.
+        if known.lines.is_granted(session.id) {
+            return Look::Clear(Verdict::In);
         }
-        Verdict::In
+        let line = known.lines.of(provider.name());
+        let first = line.is_first(session.id);
+        let prepared = match provider.admit(next, &line.claims) {
+            Ok(Admission::Prepared) => true,
+            Ok(Admission::Never { detail }) => return Look::Clear(Verdict::Never { detail }),
+            Ok(Admission::Granted) if first && line.may_start(provider) => false,
+            Ok(Admission::Full { detail }) if first => {
+                return Look::Full { claims: line.claims.clone(), detail };
+            }
+            Ok(_) => return Look::Clear(Verdict::Wait),
+            Err(fault) => {
+                tracing::warn!(provider = provider.name(), %fault, "cannot ask for room");
+                return Look::Clear(Verdict::Wait);
+            }
+        };
+        known.lines.grant(plane, session, prepared);
+        Look::Clear(Verdict::In)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -303,21 +336,10 @@ impl Queue {
     }
 }
 
-impl Known {
-    /// Whose rows say by now what became of them.
-    fn forget_the_settled(&mut self, plane: &Plane) {
-        let state =
-            |id: &SessionId| plane.handle(*id).map(|handle| handle.session.borrow().state.clone());
-        self.granted.retain(|id| state(id) == Some(State::Queued));
-        let starts = |state| matches!(state, Some(State::Queued | State::Starting));
-        self.prepared.retain(|id| starts(state(id)));
-    }
-}
-
 async fn gave_up(
     provider: &dyn Provider,
     next: &MachineSpec,
-    claims: &[Claim],
+    claims: &Claims,
     turn: &mut Option<TurnGuard<'_, ()>>,
 ) -> bool {
     let mut shedding = provider.shed(next, claims);

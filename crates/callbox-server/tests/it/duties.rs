@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use callbox_core::Fault;
 use callbox_link::Link;
 use callbox_machines::{
-    Admission, BotVersion, Claim, FakeProvider, MachineSpec, Progress, Provider, StartFault,
+    Admission, BotVersion, Claims, FakeProvider, MachineSpec, Progress, Provider, StartFault,
     Started,
 };
 use serde_json::json;
@@ -82,11 +82,11 @@ impl Provider for Front {
         self.fake.ensure(spec).await
     }
 
-    async fn admit(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
-        self.fake.admit(next, claimed).await
+    fn admit(&self, next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
+        self.fake.admit(next, claimed)
     }
 
-    async fn shed(&self, next: &MachineSpec, claimed: &[Claim]) -> Result<bool, Fault> {
+    async fn shed(&self, next: &MachineSpec, claimed: &Claims) -> Result<bool, Fault> {
         let done = self.fake.shed(next, claimed).await;
         let mut shed_held = self.shed_held.subscribe();
         self.sheds.send_replace(true);
