@@ -39,7 +39,8 @@ pub fn cargo(args: &[&str]) -> Command {
 }
 
 /// What both sides of a `sudo` must agree on.
-const KEPT: &str = "--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,CI";
+const KEPT: &str = "--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,CI,\
+                    CALLBOX_TEST_POSTGRES";
 
 /// How to run `program` as root: program and first arguments.
 pub fn as_root(program: &'static str) -> anyhow::Result<(String, Vec<&'static str>)> {

@@ -9,6 +9,7 @@ mod build;
 mod demo;
 mod host;
 mod packages;
+mod postgres;
 mod steps;
 mod test;
 mod vm_test;

@@ -25,6 +25,9 @@ pub const TESTS: &[&str] = &[
     "passt",
 ];
 
+/// What tests with PostgreSQL need.
+pub const POSTGRES: &[&str] = &["postgresql"];
+
 /// What the tests of the page need, where no Node.js is installed by other means.
 pub const NODE: &[&str] = &["nodejs", "npm"];
 

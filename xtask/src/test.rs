@@ -13,6 +13,7 @@ use crate::{
     demo::Dispatcher,
     host::{self, cargo},
     packages,
+    postgres::{self, Postgres},
     steps::{answer, command, done, step, text},
     vm_test,
 };
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for part in parts {
         match part {
             Part::Lint => lint()?,
-            Part::Rust => rust()?,
+            Part::Rust => rust(yes)?,
             Part::Vm => vm()?,
             Part::Bot => bot()?,
             Part::Web => web(yes)?,
@@ -83,10 +84,11 @@ fn lint() -> anyhow::Result<()> {
     step("clippy", &mut cargo(&clippy))
 }
 
-fn rust() -> anyhow::Result<()> {
+fn rust(yes: bool) -> anyhow::Result<()> {
+    let server = Postgres::start(yes)?;
     // The tests of callbox-microvm start machines; they are part of `vm`.
     let test = ["test", "--locked", "--workspace", "--exclude", "callbox-microvm"];
-    step("rust tests", &mut cargo(&test))
+    step("rust tests", cargo(&test).env(postgres::ADDRESS, &server.url))
 }
 
 /// Where the images that tests use are kept from run to run.

@@ -4,6 +4,7 @@
 //! do what is owed, and the store is what they meet over. Start with `driver`.
 
 pub mod api;
+pub mod claims;
 pub mod clock;
 pub mod config;
 pub mod drain;

@@ -4,9 +4,9 @@
 //! Machines are listed *before* sessions are. A machine's name is saved before the machine is
 //! made, so one that is on the list has its session on the other, unless nobody claims it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use crate::{driver::Chain, metrics, plane::Plane, store::StoreError};
+use crate::{claims::Claims, driver::Chain, metrics, plane::Plane, store::StoreError};
 
 /// How often, beside once at the start.
 const EVERY: Duration = Duration::from_secs(60);
@@ -38,13 +38,8 @@ pub async fn once(plane: &Plane) -> Result<usize, StoreError> {
         if machines.is_empty() {
             continue;
         }
-        let mut claimed = HashSet::new();
-        for id in plane.store.living().await? {
-            if let Some(row) = plane.store.get(id).await? {
-                claimed.extend(row.session.machine_name());
-            }
-        }
-        for machine in machines.iter().filter(|machine| !claimed.contains(*machine)) {
+        let claims = Claims::of(&*plane.store).await?;
+        for machine in machines.iter().filter(|machine| !claims.machine(machine)) {
             tracing::warn!(provider = name, machine, "destroying a machine that no session claims");
             match provider.destroy(machine).await {
                 Ok(()) => {

@@ -3,7 +3,7 @@
 use callbox_server::{
     clock_text,
     keys::{self, KeyKind},
-    store::{KeyRecord, Sqlite, Store},
+    store::KeyRecord,
 };
 use serde::Serialize;
 
@@ -89,11 +89,11 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     let failed =
         |error: callbox_server::store::StoreError| CliError::Serve(crate::error::chain(&error));
     create_data_dir(&config.data_dir)?;
-    let store = Sqlite::open(&config.data_dir.join("callbox.db")).await.map_err(failed)?;
+    let store = config.store.open(&config.data_dir).await.map_err(failed)?;
     match args.command {
         Command::Create { name, private, json } => {
             let kind = if private { KeyKind::Private } else { KeyKind::Public };
-            let made = keys::create(&store, kind, &name, callbox_server::now()).await;
+            let made = keys::create(&*store, kind, &name, callbox_server::now()).await;
             let (record, secret) = made.map_err(failed)?;
             if json {
                 let key = Some(secret.reveal().to_owned());

@@ -9,7 +9,6 @@ use callbox_server::{
     metrics,
     plane::Plane,
     serve::{self, ServeError},
-    store::{Sqlite, Store},
 };
 use callbox_transports::{SessionTokens, Transport, Websocket};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -57,14 +56,14 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     // Before anything slow: who cannot be reached need not prepare.
     let listener = listen(config.listen).await?;
     let address = listener.local_addr()?;
-    let store = Sqlite::open(&data_dir.join("callbox.db")).await.map_err(|e| failed(&e))?;
+    let store = config.store.open(&data_dir).await.map_err(|e| failed(&e))?;
     let tokens = SessionTokens::new(store.deployment().await.map_err(|e| failed(&e))?.secret);
     let logs = Logs::open(data_dir.join("logs"), config.max_log_bytes)?;
     let providers = providers(&config).await?;
     let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
     let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
     metrics::describe();
-    let plane = Plane::new(config, Arc::new(store), providers, vec![websocket], tokens, logs);
+    let plane = Plane::new(config, store, providers, vec![websocket], tokens, logs);
     println!("callbox serves on http://{address}");
     match serve::run(plane, listener, Some(prometheus), shutdown).await {
         Ok(()) => Ok(()),

@@ -1,13 +1,8 @@
 //! `callbox sweep`: remove what is left on this host and belongs to nobody.
 
-use std::collections::{BTreeSet, HashSet};
-
 use callbox_core::SessionId;
 use callbox_machines::local::leftovers::{self, Leftover};
-use callbox_server::{
-    media::relay::Relays,
-    store::{Sqlite, Store as _},
-};
+use callbox_server::{claims::Claims, config::Config, media::relay::Relays};
 
 use crate::{
     error::CliError,
@@ -69,13 +64,6 @@ impl Found {
     }
 }
 
-/// What the sessions that have not ended still need.
-#[derive(Default)]
-struct Claimed {
-    sessions: HashSet<SessionId>,
-    machines: BTreeSet<String>,
-}
-
 /// Looks, removes, tells.
 pub async fn run(args: Args) -> Result<(), CliError> {
     let config = args.config.load()?.config;
@@ -88,11 +76,11 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     }
     let _place = lock(data_dir)?;
     let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
-    let claimed = if args.all { Claimed::default() } else { claimed(data_dir).await? };
+    let claimed = if args.all { Claims::default() } else { claimed(&config).await? };
     let relays = Relays::of(data_dir);
     let calls = relays.sessions();
-    let calls: Vec<&SessionId> = calls.difference(&claimed.sessions).collect();
-    let found = leftovers::find(data_dir, &|name| claimed.machines.contains(name)).await;
+    let calls: Vec<&SessionId> = calls.iter().filter(|id| !claimed.session(**id)).collect();
+    let found = leftovers::find(data_dir, &|name| claimed.machine(name)).await;
     let found = found.map_err(|e| failed(&e))?;
     let call = |session: &&SessionId| Found { kind: "call".into(), name: session.to_string() };
     let all = calls.iter().map(call).chain(found.iter().map(Found::of)).collect();
@@ -114,21 +102,14 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     tell(&args, report)
 }
 
-async fn claimed(data_dir: &std::path::Path) -> Result<Claimed, CliError> {
-    let database = data_dir.join("callbox.db");
-    let mut claimed = Claimed::default();
-    if !database.exists() {
-        return Ok(claimed);
+async fn claimed(config: &Config) -> Result<Claims, CliError> {
+    if !config.store.may_be_there(&config.data_dir) {
+        return Ok(Claims::default());
     }
     let failed =
         |error: callbox_server::store::StoreError| CliError::Serve(crate::error::chain(&error));
-    let store = Sqlite::open(&database).await.map_err(failed)?;
-    for id in store.living().await.map_err(failed)? {
-        let row = store.get(id).await.map_err(failed)?;
-        claimed.sessions.insert(id);
-        claimed.machines.extend(row.and_then(|row| row.session.machine_name()));
-    }
-    Ok(claimed)
+    let store = config.store.open(&config.data_dir).await.map_err(failed)?;
+    Claims::of(&*store).await.map_err(failed)
 }
 
 fn tell(args: &Args, report: Report) -> Result<(), CliError> {

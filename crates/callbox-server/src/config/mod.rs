@@ -20,6 +20,8 @@ use network::{local_network, network};
 use raw::{Raw, RawBot};
 use secret::SecretSource;
 
+use crate::store::Address;
+
 pub use raw_exports::*;
 pub use sources::{Line, Loaded, load};
 
@@ -81,6 +83,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// Where sessions are kept.
+    pub store: Address,
     /// Filter of log lines.
     pub log_level: String,
     /// Form of log lines.
@@ -193,6 +197,8 @@ impl Config {
             } else {
                 raw.data_dir
             },
+            store: Address::parse(raw.store.0.reveal())
+                .map_err(|problem| wrong("store", problem))?,
             log_level: raw.log.level,
             log_format: match raw.log.format {
                 raw::RawLogFormat::Text => LogFormat::Text,

@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::secret::SecretSource;
+use super::secret::{Secret, SecretSource};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +13,7 @@ pub(super) struct Raw {
     pub listen: String,
     pub public_url: String,
     pub data_dir: PathBuf,
+    pub store: RawStore,
     pub log: RawLog,
     pub limits: RawLimits,
     pub cors: RawCors,
@@ -22,6 +23,18 @@ pub(super) struct Raw {
     pub _bot_defaults: RawBot,
     #[serde(default)]
     pub bots: BTreeMap<String, RawBot>,
+}
+
+/// The store's address. It may hold a password, so what is no text is refused without quoting it.
+#[derive(Debug)]
+pub(super) struct RawStore(pub Secret);
+
+impl<'de> Deserialize<'de> for RawStore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawStore, D::Error> {
+        let text = String::deserialize(deserializer);
+        let text = text.map_err(|_| D::Error::custom("the store's address is a text"))?;
+        Ok(RawStore(Secret::new(text)))
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,6 +9,7 @@ use figment::{
 };
 
 use super::{Config, ConfigError, DEFAULTS, raw::Raw};
+use crate::store::shown;
 
 /// A configuration and where its values come from.
 #[derive(Clone, Debug)]
@@ -98,7 +99,11 @@ impl Loaded {
             }
             return;
         }
-        let text = toml::Value::try_from(value).map_or_else(|_| "?".into(), |v| v.to_string());
+        let text = match value.as_str() {
+            // It may hold a password.
+            Some(address) if key == "store" => toml::Value::from(shown(address)).to_string(),
+            _ => toml::Value::try_from(value).map_or_else(|_| "?".into(), |v| v.to_string()),
+        };
         lines.push(Line { value: text, source: self.source(&key), key });
     }
 

@@ -17,7 +17,12 @@ pub async fn resume(plane: &Arc<Plane>) -> Result<usize, StoreError> {
     let _turn = plane.queue.turn().await;
     let living: Vec<SessionId> = plane.store.living().await?;
     for id in &living {
-        let Some(row) = plane.store.get(*id).await? else { continue };
+        let row = match plane.store.get(*id).await {
+            // What cannot be read is reported by the store, and left to whoever can.
+            Ok(None) | Err(StoreError::BadRow { .. }) => continue,
+            Ok(Some(row)) => row,
+            Err(error) => return Err(error),
+        };
         let joined = row.session.moments.joined.is_some();
         let transport = plane.transports.get(row.session.transport.as_str());
         let carries_media = transport.is_some_and(|transport| transport.carries_media());

@@ -7,6 +7,7 @@
 //!
 //! Only this module knows SQL.
 
+mod address;
 mod caps;
 mod list;
 mod postgres;
@@ -21,6 +22,8 @@ use async_trait::async_trait;
 use callbox_core::{Session, SessionId, Time};
 use tokio::sync::broadcast;
 
+pub use address::Address;
+pub(crate) use address::shown;
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 pub use types::{

@@ -11,7 +11,6 @@ use callbox_server::{
     logs::Logs,
     plane::Plane,
     serve,
-    store::{Sqlite, Store},
 };
 use callbox_transports::{FakeTransport, SessionTokens, Transport, Websocket};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -99,6 +98,14 @@ impl TestApp {
         TestApp::configured(config(limits), dir, provider, front, &Handle::current()).await
     }
 
+    /// With its sessions in the store at this address.
+    pub(crate) async fn with_store(address: &str) -> TestApp {
+        let (dir, fake) = (TempDir::new().unwrap(), Arc::new(FakeProvider::new(Script::default())));
+        let front = Arc::clone(&fake);
+        let config = format!("store = {address:?}\n{}", config(HOUSE));
+        TestApp::configured(config, dir, fake, front, &Handle::current()).await
+    }
+
     /// With a provider that stands before the fake one.
     pub(crate) async fn behind(front: Arc<dyn Provider>, fake: Arc<FakeProvider>) -> TestApp {
         let dir = TempDir::new().unwrap();
@@ -144,6 +151,10 @@ impl TestApp {
         let client = reqwest::Client::new();
         let (dir, stop) = (Some(dir), Some(stop));
         TestApp { provider, rooms, plane, public, private, address, client, dir, stop, served }
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
     }
 
     /// Gives up everything but what a crash leaves: the directory and the machines.
@@ -257,7 +268,7 @@ pub(crate) async fn plane(
     std::fs::write(&file, format!("data_dir = {dir:?}\n{config}")).unwrap();
     let config = config::load(Some(&file)).unwrap().config;
     let logs = Logs::open(dir.join("logs"), config.max_log_bytes).unwrap();
-    let store = Arc::new(Sqlite::open(&dir.join("callbox.db")).await.unwrap());
+    let store = config.store.open(dir).await.unwrap();
     let tokens = SessionTokens::new(store.deployment().await.unwrap().secret);
     let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
     Plane::new(config, store, vec![provider], vec![websocket, rooms], tokens, logs)

@@ -1,6 +1,9 @@
 //! What is wrong with a configuration is said by name, before anything is started.
 
-use callbox_server::config::{self, DEFAULTS, Loaded};
+use callbox_server::{
+    config::{self, DEFAULTS, Loaded},
+    store::Address,
+};
 
 fn load(text: &str) -> Result<Loaded, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -117,4 +120,27 @@ fn a_network_is_none_until_it_is_asked_for() {
 #[test]
 fn the_printed_defaults_are_a_file_that_is_taken() {
     assert!(load(DEFAULTS).is_ok());
+}
+
+#[test]
+fn the_address_of_the_store_is_checked_and_never_shown() {
+    let url = "postgres://me:s3c%40ret@db.example/calls?sslmode=verify-full";
+    let loaded = load(&format!("store = {url:?}")).unwrap();
+    let line = loaded.lines().into_iter().find(|line| line.key == "store").unwrap();
+    assert_eq!(line.value, "\"postgres://…\"");
+    let shown = format!("{:?}", loaded.config);
+    assert!(!shown.contains("s3c") && !shown.contains("db.example"), "{shown}");
+    assert_eq!(load("store = \"\"").unwrap().config.store, Address::DataDir);
+    for (text, named) in [
+        ("\"mysql://me:s3cret@host/db\"", "mysql"),
+        ("\"s3cret\"", "scheme"),
+        ("\"postgres://me:s3c/ret@host/db\"", "%2F"),
+        ("\"postgres://me:s3cret@host/db?sslmode=maybe\"", "ssl"),
+        ("{ password = \"s3cret\" }", "text"),
+        ("[\"s3cret\"]", "text"),
+    ] {
+        let problem = load(&format!("store = {text}")).unwrap_err();
+        assert!(problem.contains(named) && !problem.contains("s3c"), "{text}: {problem}");
+        assert!(problem.contains("store"), "{text}: {problem}");
+    }
 }

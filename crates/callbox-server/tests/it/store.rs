@@ -1,9 +1,11 @@
 //! The contract that every store keeps.
 
+mod away;
 mod database;
 mod leases;
 mod lists;
 mod postgres;
+mod trouble;
 
 use std::time::Duration;
 

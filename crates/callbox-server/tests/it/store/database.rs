@@ -4,7 +4,7 @@ use std::{io::Write as _, str::FromStr as _};
 
 use callbox_server::store::Postgres;
 use sqlx::{
-    Connection as _, Executor as _, PgConnection,
+    ConnectOptions as _, Connection as _, Executor as _, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use uuid::Uuid;
@@ -40,6 +40,21 @@ impl Database {
 
     pub(crate) fn options(&self) -> PgConnectOptions {
         self.server.clone().database(&self.name)
+    }
+
+    /// Where the server is.
+    pub(crate) async fn server(&self) -> std::net::SocketAddr {
+        let host = (self.server.get_host(), self.server.get_port());
+        tokio::net::lookup_host(host).await.unwrap().next().unwrap()
+    }
+
+    /// As the configuration has it; through what stands at this port, if anything does.
+    pub(crate) fn url(&self, port: Option<u16>) -> String {
+        let mut url = self.server.clone().database(&self.name);
+        if let Some(port) = port {
+            url = url.host("127.0.0.1").port(port);
+        }
+        url.to_url_lossy().to_string()
     }
 
     pub(crate) async fn open(&self) -> Postgres {
