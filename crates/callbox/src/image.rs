@@ -50,7 +50,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List images
+    /// List images and their versions
+    ///
+    /// An image that is built anew gets another version; a bot gets it with the next `callbox
+    /// serve`, or with `callbox drain --bot NAME`. The earlier version stays for the calls and
+    /// the dispatcher that have it, and the dispatcher removes it after the last of them.
     List {
         /// Print JSON
         #[arg(long)]
@@ -74,16 +78,23 @@ enum Command {
 #[derive(Serialize)]
 struct Shown {
     name: String,
+    /// What is in it and how its bot is started, as one hash.
+    version: String,
+    /// Of the root file system.
     digest: String,
     size_bytes: u64,
+    created_at_ms: u64,
     rootfs: PathBuf,
     kept: bool,
+    /// Whether the name means this one; an earlier one is kept for those who run from it.
+    current: bool,
 }
 
 impl Shown {
-    fn of(image: Image, kept: bool) -> Shown {
-        let Image { name, digest, rootfs, size: size_bytes, .. } = image;
-        Shown { name, digest, size_bytes, rootfs, kept }
+    fn of(image: Image, kept: bool, current: bool) -> Shown {
+        let version = image.version();
+        let Image { name, digest, rootfs, size: size_bytes, created_at_ms, .. } = image;
+        Shown { name, version, digest, size_bytes, created_at_ms, rootfs, kept, current }
     }
 }
 
@@ -137,31 +148,30 @@ fn build(
     };
     stages.finish();
     if json {
-        return output::json(&Shown::of(image, kept));
+        return output::json(&Shown::of(image, kept, true));
     }
     let how = if kept { "is current" } else { "is ready" };
     output::text(&format!(
         "image {} {how}: {}, {}\n",
         image.name,
         mib(image.size),
-        &image.digest[..12]
+        &image.version()[..12]
     ))
 }
 
 fn list(store: &ImageStore, json: bool) -> Result<(), CliError> {
-    let images = store.list().map_err(failed)?;
+    let mut shown = Vec::new();
+    for image in store.list().map_err(failed)? {
+        let versions = store.versions(&image.name).map_err(failed)?.into_iter().enumerate();
+        shown.extend(versions.map(|(place, version)| Shown::of(version, true, place == 0)));
+    }
     if json {
-        let shown: Vec<Shown> = images.into_iter().map(|image| Shown::of(image, true)).collect();
         return output::json(&shown);
     }
     let mut text = String::new();
-    for image in images {
-        text.push_str(&format!(
-            "{:<24} {:>9}  {}\n",
-            image.name,
-            mib(image.size),
-            &image.digest[..12]
-        ));
+    for Shown { name, version, size_bytes, current, .. } in shown {
+        let note = if current { "" } else { "  earlier" };
+        text.push_str(&format!("{name:<24} {:>9}  {}{note}\n", mib(size_bytes), &version[..12]));
     }
     output::text(&text)
 }
@@ -172,8 +182,9 @@ fn mib(bytes: u64) -> String {
 
 fn picture(report: &Report) -> String {
     let mut text = format!(
-        "image     {}\ndigest    {}\nsize      {} packed, {} unpacked, {} entries\nbyte code {} of {} Python files lack it\ncommand   {}\n",
+        "image     {}\nversion   {}\ndigest    {}\nsize      {} packed, {} unpacked, {} entries\nbyte code {} of {} Python files lack it\ncommand   {}\n",
         report.name,
+        report.version,
         report.digest,
         mib(report.size),
         mib(report.unpacked_bytes),
