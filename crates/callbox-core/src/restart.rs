@@ -4,7 +4,9 @@
 //! wanted. A destroy that takes long costs the caller silence; two machines of one session in one
 //! room would cost the promise.
 
-use crate::{Denied, EndReason, MachineState, Outcome, Restarts, Session, State, Time, apply::end};
+use crate::{
+    Denied, EndReason, MachineState, Outcome, Restarts, Session, State, Time, Warning, apply::end,
+};
 
 /// The machine is of no use any more. A bot that was ready may get a fresh one; everything else
 /// ends here, with the machine still there to be destroyed by name: a start that failed half-way
@@ -17,6 +19,7 @@ pub(crate) fn failed(next: &mut Session, at: Time, why: EndReason) {
         return end(next, at, why);
     }
     next.restarted.push(at);
+    next.restarted_because = Some(why);
     next.state = State::Starting;
     next.machine = MachineState::Failed;
     next.ready = false;
@@ -39,6 +42,9 @@ pub(crate) fn next_incarnation(next: &mut Session, at: Time) -> Result<(), Denie
     next.machine = MachineState::Wanted;
     next.machine_id = None;
     next.facts = None;
+    next.usage = None;
+    // Whatever the bot before it was told, this one was not.
+    next.warning = Warning::Ahead;
     next.deadline_at = at.after(next.limits.start);
     Ok(())
 }

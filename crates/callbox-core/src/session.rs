@@ -85,6 +85,8 @@ pub struct Session {
     pub alone_at: Option<Time>,
     /// When its bot died and a fresh machine was begun, as far as that counts.
     pub restarted: Vec<Time>,
+    /// Why it got its last fresh machine, or is about to.
+    pub restarted_because: Option<EndReason>,
     /// Number of the current machine, from 1; 0 before the first.
     pub incarnation: u32,
     /// The provider's own name for the current machine, as soon as it is known.
@@ -296,6 +298,7 @@ impl Session {
             live_until: None,
             alone_at: None,
             restarted: Vec::new(),
+            restarted_because: None,
             incarnation: 0,
             machine_id: None,
             ready: false,

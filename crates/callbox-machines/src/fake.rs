@@ -72,6 +72,8 @@ pub struct FakeProvider {
     released: watch::Sender<bool>,
     made: watch::Sender<usize>,
     starting: Mutex<Starting>,
+    /// The most machines that one session ever had at once.
+    most_of_one: Mutex<usize>,
 }
 
 /// How many starts are under way, and how many ever were at once.
@@ -138,6 +140,11 @@ impl FakeProvider {
         *self.made.borrow()
     }
 
+    /// How many machines one session ever had at once.
+    pub fn most_of_one_session(&self) -> usize {
+        *self.most_of_one.lock().expect("no panic while held")
+    }
+
     /// How many starts were ever under way at once.
     pub fn most_starting(&self) -> usize {
         self.starting.lock().expect("no panic while held").most
@@ -193,7 +200,14 @@ impl FakeProvider {
             from
         };
         let agent = FakeAgent::new(script.agent);
-        self.machines().insert(name.to_owned(), agent.clone());
+        {
+            let mut machines = self.machines();
+            machines.insert(name.to_owned(), agent.clone());
+            let session = |name: &str| name.rsplit_once('-').map(|(session, _)| session.to_owned());
+            let of_one = machines.keys().filter(|other| session(other) == session(name)).count();
+            let mut most = self.most_of_one.lock().expect("no panic while held");
+            *most = of_one.max(*most);
+        }
         self.versions.lock().expect("no panic while held").insert(name.clone(), version.clone());
         self.made.send_modify(|made| *made += 1);
         if script.ensure_loses_answer {

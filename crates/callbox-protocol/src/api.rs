@@ -137,6 +137,9 @@ pub struct Session {
     /// How often its bot died of late and a fresh machine was begun.
     #[serde(default)]
     pub restarts: u32,
+    /// Why that was, the last time.
+    #[serde(default)]
+    pub restarted_because: Option<EndReason>,
     /// `kvm` | `tcg`, known once started.
     pub accelerator: Option<String>,
     /// `clone` | `cold` | `reserve`, known once started.
@@ -230,6 +233,19 @@ pub struct EndWarning {
     pub ends_in_ms: f64,
     /// The end code that it will have.
     pub reason: String,
+}
+
+/// Data of the event `restarting` in a session's stream: its bot died, and a fresh machine is made
+/// in the same room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Restarting {
+    /// Which machine of the session the fresh one is.
+    pub incarnation: u32,
+    /// What became of the one before, as the session's end would say it.
+    pub reason: EndReason,
+    /// How many more there would be if this one failed at once.
+    pub left: u32,
 }
 
 /// What a machine uses or used of its host.

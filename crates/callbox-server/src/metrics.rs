@@ -29,6 +29,10 @@ pub fn describe() {
     describe_gauge!("callbox_reserve_ready", "Machines in reserve, by bot.");
     describe_gauge!("callbox_reserve_target", "Machines that shall be in reserve, by bot.");
     describe_counter!("callbox_warnings_total", "Bots warned of their call's end, by outcome.");
+    describe_counter!(
+        "callbox_restarts_total",
+        "Bots that died and whose sessions went on in a fresh machine, by bot and code."
+    );
     describe_histogram!(
         "callbox_stage_seconds",
         "From accepted to each moment, by bot and moment."
@@ -79,6 +83,11 @@ pub fn draining(drained: bool) {
 pub fn reserve(bot: &str, ready: usize, target: usize) {
     gauge!("callbox_reserve_ready", "bot" => bot.to_owned()).set(ready as f64);
     gauge!("callbox_reserve_target", "bot" => bot.to_owned()).set(target as f64);
+}
+
+/// A bot died, and its session goes on in a fresh machine.
+pub fn restarted(bot: &str, code: &'static str) {
+    counter!("callbox_restarts_total", "bot" => bot.to_owned(), "code" => code).increment(1);
 }
 
 /// The store failed.

@@ -14,6 +14,9 @@ use crate::plane::Plane;
 /// Between two measurements of a machine that has nothing special to show.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// After a machine that could not be measured.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
 /// What was seen of one session's machine.
 #[derive(Clone)]
 pub(crate) struct Meter {
@@ -23,19 +26,27 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Measures until the machine is on its way out.
+    /// Measures until the session's last machine is on its way out.
     pub async fn run(self, mut session: watch::Receiver<Session>) {
-        let running = |session: &Session| session.machine == MachineState::Running;
-        let ends = |session: &Session| session.state.why().is_some();
+        let mut incarnation = session.borrow().incarnation.max(1);
         loop {
             let now = session.wait_for(|now| running(now) || ends(now)).await;
             let Ok(now) = now.map(|now| now.clone()) else { return };
+            if now.incarnation != incarnation {
+                // Another machine: what was seen of the one before is no part of it.
+                incarnation = now.incarnation;
+                self.seen.send_replace(None);
+            }
             let (at, moment) = self.next(&now);
             if ends(&now) || !self.measure(&now, at).await {
                 return;
             }
-            if !moment {
-                let next = session.wait_for(|now| ends(now) || self.next(now).1);
+            if moment && self.next(&now) == (at, true) {
+                tokio::time::sleep(AFTER_FAILURE).await;
+            } else if !moment {
+                let next = session.wait_for(|now| {
+                    ends(now) || now.incarnation != incarnation || self.next(now).1
+                });
                 if let Ok(Err(_gone)) = tokio::time::timeout(EVERY, next).await {
                     return;
                 }
@@ -46,10 +57,13 @@ impl Meter {
     /// What to measure now, and whether it is a moment that the row wants.
     fn next(&self, session: &Session) -> (UsageAt, bool) {
         let seen = self.seen.borrow().unwrap_or_default();
-        let moments = &session.moments;
-        if moments.ready.is_some() && seen.ready_unique_bytes.is_none() {
+        // That moment is the first machine's.
+        let audible = session.moments.audible.is_some() && session.incarnation <= 1;
+        if !running(session) {
+            (UsageAt::Between, false)
+        } else if session.ready && seen.ready_unique_bytes.is_none() {
             (UsageAt::Ready, true)
-        } else if moments.audible.is_some() && seen.audible_unique_bytes.is_none() {
+        } else if audible && seen.audible_unique_bytes.is_none() {
             (UsageAt::Audible, true)
         } else {
             (UsageAt::Between, false)
@@ -74,8 +88,17 @@ impl Meter {
             Ok(None) => false,
             Err(fault) => {
                 tracing::debug!(machine = name, %fault, "cannot measure a machine");
-                false
+                // It may be replaced; then there is another one to measure.
+                true
             }
         }
     }
+}
+
+fn running(session: &Session) -> bool {
+    session.machine == MachineState::Running
+}
+
+fn ends(session: &Session) -> bool {
+    session.state.why().is_some()
 }

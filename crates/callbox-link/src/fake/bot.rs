@@ -105,10 +105,13 @@ async fn talk(state: &State, io: Upgraded) {
         }
     }
     let mut echoed = 0;
+    let broken = state.websockets_token();
     loop {
         let message = tokio::select! {
             message = socket.next() => message,
-            () = state.bot.cancelled() => None,
+            // Whoever dies says no good-bye.
+            () = state.bot.cancelled() => return,
+            () = broken.cancelled() => return,
         };
         match message {
             Some(Ok(Message::Text(text))) if text.as_str() == "bye" => break,

@@ -88,6 +88,16 @@ impl FakeAgent {
         self.state.bot_exit(Some(code), None, false);
     }
 
+    /// Ends the bot's process with a signal.
+    pub fn kill_bot(&self, signal: i32) {
+        self.state.bot_exit(None, Some(signal), false);
+    }
+
+    /// Breaks the bot's websockets, and leaves its process as it is.
+    pub fn break_websockets(&self) {
+        self.state.break_websockets();
+    }
+
     /// Ends the bot's process as the kernel does when memory is used up.
     pub fn kill_bot_out_of_memory(&self) {
         self.state.bot_exit(None, Some(9), true);

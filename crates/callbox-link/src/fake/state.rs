@@ -56,6 +56,7 @@ struct Inner {
     logs: Vec<Vec<u8>>,
     ready: bool,
     cut: CancellationToken,
+    websockets: CancellationToken,
 }
 
 impl State {
@@ -72,6 +73,7 @@ impl State {
                 logs: Vec::new(),
                 ready: false,
                 cut: CancellationToken::new(),
+                websockets: CancellationToken::new(),
             }),
             changed: watch::Sender::new(0),
         }
@@ -166,6 +168,14 @@ impl State {
 
     pub(super) fn cut(&self) {
         std::mem::take(&mut self.lock().cut).cancel();
+    }
+
+    pub(super) fn websockets_token(&self) -> CancellationToken {
+        self.lock().websockets.clone()
+    }
+
+    pub(super) fn break_websockets(&self) {
+        std::mem::take(&mut self.lock().websockets).cancel();
     }
 
     fn wake_readers(&self) {

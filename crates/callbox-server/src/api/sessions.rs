@@ -108,7 +108,7 @@ pub async fn end(
 }
 
 /// Watch a session: server-sent events `session`, each with the whole session, until it ended;
-/// and `warning` when its longest time, or that of a drained dispatcher, is nearly over.
+/// `restarting` when its bot died and it gets a fresh machine; and `warning` when its longest time, or that of a drained dispatcher, is nearly over.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/events", tag = "sessions", params(("id" = String, Path)),
     responses((status = 200, description = "text/event-stream", body = api::Session), (status = 404, body = ErrorBody)),
@@ -131,16 +131,28 @@ pub async fn events(
     Ok(sse(stream))
 }
 
-/// Every change of the row, every change of the place in the queue, and each warning once.
+/// Every change of the row, every change of the place in the queue, and each warning and each fresh
+/// machine once.
 async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
     let mut queue = plane.queue.changes();
     let mut warned = false;
     let mut drained_at = None;
+    // What is over when somebody begins to watch is no news.
+    let ready = |now: &Session| now.ready.then(|| now.restarted.last().copied()).flatten();
+    let mut told = ready(&changes.borrow());
     loop {
         queue.mark_unchanged();
         let now = changes.borrow_and_update().clone();
         if !out.send("session", &view::session(plane, &now)).await {
             return;
+        }
+        if let Some(restarting) = view::restarting(&now)
+            && now.restarted.last().copied() != told
+        {
+            told = now.restarted.last().copied();
+            if !out.send("restarting", &restarting).await {
+                return;
+            }
         }
         if now.state == SessionState::Live && now.warning != Warning::Ahead && !warned {
             warned = true;

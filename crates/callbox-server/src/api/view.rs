@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use callbox_core::{MachineFacts, Outcome, Session, State, StateKind, Time, UsageSeen, Warning};
+use callbox_core::{
+    EndReason, MachineFacts, MachineState, Outcome, Session, State, StateKind, Time, UsageSeen,
+    Warning,
+};
 use callbox_protocol::api;
 
 use crate::{clock::rfc3339, plane::Plane};
@@ -23,10 +26,7 @@ pub fn session(plane: &Plane, session: &Session) -> api::Session {
         version: session.version.clone(),
         place: Some(session.place.clone()).filter(|place| !place.is_empty()),
         state: state(session.state.kind()),
-        end_reason: why.map(|why| api::EndReason {
-            code: why.code.as_str().into(),
-            detail: why.detail.clone(),
-        }),
+        end_reason: why.map(reason),
         outcome: match &session.state {
             State::Ended { why } => Some(match why.code.outcome() {
                 Outcome::Completed => api::Outcome::Completed,
@@ -38,6 +38,7 @@ pub fn session(plane: &Plane, session: &Session) -> api::Session {
         machine: session.machine_name(),
         machine_id: session.machine_id.clone(),
         restarts: u32::try_from(session.restarted.len()).unwrap_or(u32::MAX),
+        restarted_because: session.restarted_because.as_ref().map(reason),
         accelerator: session.facts.as_ref().map(|facts| facts.accelerator.clone()),
         start: session.facts.as_ref().map(|facts| facts.start.clone()),
         isolation: session.facts.as_ref().map(isolation),
@@ -83,6 +84,22 @@ pub fn session(plane: &Plane, session: &Session) -> api::Session {
             .as_ref()
             .map(usage),
     }
+}
+
+fn reason(why: &EndReason) -> api::EndReason {
+    api::EndReason { code: why.code.as_str().into(), detail: why.detail.clone() }
+}
+
+/// The last fresh machine that a session got or is about to get, while it lives.
+pub fn restarting(session: &Session) -> Option<api::Restarting> {
+    let why = session.restarted_because.as_ref()?;
+    let going = u32::from(session.machine == MachineState::Failed);
+    let begun = u32::try_from(session.restarted.len()).unwrap_or(u32::MAX);
+    session.state.why().is_none().then(|| api::Restarting {
+        incarnation: session.incarnation + going,
+        reason: reason(why),
+        left: session.restarts.most.saturating_sub(begun),
+    })
 }
 
 /// A session's place in the queue, if it waits.

@@ -15,7 +15,7 @@ use futures::{
 };
 use tokio::time::timeout;
 
-use super::{Chain, Duties};
+use super::{Chain, Duties, restart::lines_of};
 use crate::{config::Bot, logs::Log, outside};
 
 /// How long a running machine may be silent when it is asked something small.
@@ -126,13 +126,9 @@ struct Heard {
 /// How many of the machine's lines an earlier dispatcher has written down. The machine numbers
 /// them from 1 and keeps them, so that none is written twice.
 fn written_before(duties: &Duties, session: &Session) -> u64 {
-    // An earlier machine's lines have other numbers.
-    if session.incarnation > 1 {
-        return 0;
-    }
     let (entries, _) = duties.plane.logs.read(session.id, 0).unwrap_or_default();
-    let machines = |source: &LogSource| matches!(source, LogSource::Bot | LogSource::Agent);
-    entries.iter().filter(|entry| machines(&entry.source)).count() as u64
+    // An earlier machine's lines have other numbers.
+    lines_of(&entries, session.incarnation)
 }
 
 /// Gives the machine its session's data, unless an earlier dispatcher did.

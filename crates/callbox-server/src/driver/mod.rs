@@ -15,6 +15,7 @@
 
 mod attend;
 mod duties;
+mod restart;
 mod resume;
 mod room;
 mod tasks;
@@ -134,13 +135,14 @@ impl Driver {
         loop {
             let mut wake_at = self.row.session.deadline_at;
             let duties = owed(&self.row.session);
-            under_way.keep(&duties);
+            under_way.keep(&duties, self.row.session.incarnation);
             for duty in duties {
                 match duty {
                     Duty::WakeAt(at) => wake_at = at,
                     duty if under_way.may_begin(duty) => {
                         let work = self.duties.clone().perform(duty, self.row.session.clone());
-                        under_way.begin(&self.plane, duty, work);
+                        let incarnation = self.row.session.incarnation;
+                        under_way.begin(&self.plane, duty, incarnation, work);
                     }
                     _ => {}
                 }
@@ -226,7 +228,8 @@ impl Driver {
     /// Says what changed, once, for people and for counters.
     fn note(&self, next: &Session) {
         let before = &self.row.session;
-        if before.state.kind() != next.state.kind() {
+        let replaced = restart::note(&self.plane, before, next);
+        if before.state.kind() != next.state.kind() && !replaced {
             let log = self.plane.logs.writer(next.id);
             match next.state.why() {
                 Some(why) => log.say(&format!(

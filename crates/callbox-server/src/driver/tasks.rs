@@ -19,27 +19,31 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct UnderWay {
-    tasks: HashMap<Duty, AbortHandle>,
+    /// With the machine of the session that was the current one when they began.
+    tasks: HashMap<Duty, (AbortHandle, u32)>,
     ends: FuturesUnordered<BoxFuture<'static, (Duty, Option<EventKind>)>>,
 }
 
 impl UnderWay {
-    /// Aborts what is no longer owed.
-    pub fn keep(&mut self, owed: &[Duty]) {
-        for (_, task) in self.tasks.iter().filter(|(duty, _)| !owed.contains(duty)) {
-            task.abort();
+    /// Aborts what is no longer owed, or is owed about another machine by now.
+    pub fn keep(&mut self, owed: &[Duty], incarnation: u32) {
+        for (duty, (task, of)) in &self.tasks {
+            if !owed.contains(duty) || (is_about_a_machine(*duty) && *of != incarnation) {
+                task.abort();
+            }
         }
     }
 
     /// Whether neither the duty itself is under way nor what it undoes.
     pub fn may_begin(&self, duty: Duty) -> bool {
-        let undoes = match duty {
-            Duty::DestroyMachine => Some(Duty::EnsureMachine),
-            Duty::CloseRoom => Some(Duty::OpenRoom),
-            _ => None,
+        let undoes: &[Duty] = match duty {
+            // Whoever listens to it writes down nothing of it any more when the next one comes.
+            Duty::DestroyMachine => &[Duty::EnsureMachine, Duty::Attend],
+            Duty::CloseRoom => &[Duty::OpenRoom],
+            _ => &[],
         };
-        let under_way = |duty| self.tasks.contains_key(&duty);
-        !under_way(duty) && !undoes.is_some_and(under_way)
+        let under_way = |duty: &Duty| self.tasks.contains_key(duty);
+        !under_way(&duty) && !undoes.iter().any(under_way)
     }
 
     /// Begins a duty.
@@ -47,6 +51,7 @@ impl UnderWay {
         &mut self,
         plane: &Plane,
         duty: Duty,
+        incarnation: u32,
         work: impl Future<Output = EventKind> + Send + 'static,
     ) {
         let attempt = async move {
@@ -58,7 +63,7 @@ impl UnderWay {
             done.ok()
         };
         let task = plane.spawn(attempt.in_current_span());
-        self.tasks.insert(duty, task.abort_handle());
+        self.tasks.insert(duty, (task.abort_handle(), incarnation));
         self.ends.push(Box::pin(async move { (duty, task.await.flatten()) }));
     }
 
@@ -68,5 +73,12 @@ impl UnderWay {
         let (duty, kind) = self.ends.next().await?;
         self.tasks.remove(&duty);
         Some(kind)
+    }
+}
+
+fn is_about_a_machine(duty: Duty) -> bool {
+    match duty {
+        Duty::EnsureMachine | Duty::Attend | Duty::Warn | Duty::DestroyMachine => true,
+        Duty::Admit | Duty::OpenRoom | Duty::WatchRoom | Duty::CloseRoom | Duty::WakeAt(_) => false,
     }
 }

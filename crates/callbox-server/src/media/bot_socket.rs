@@ -14,11 +14,12 @@ use super::client::READ_AT_ONCE;
 pub(super) type BotSocket = WebSocketStream<Tunnel>;
 
 /// Opens `/ws` as Pipecat's base image has it: the session in a header, the start request's body
-/// in the query.
+/// in the query. Which machine of the session it is in, is in a header of ours.
 pub(super) async fn open(
     link: &Link,
     port: u16,
     session: SessionId,
+    incarnation: u32,
     body: &Value,
 ) -> Result<BotSocket, String> {
     let tunnel = link.tunnel(port).await.map_err(|error| {
@@ -35,6 +36,7 @@ pub(super) async fn open(
     let mut request = url.into_client_request().map_err(|error| error.to_string())?;
     let id = HeaderValue::from_str(&session.to_string()).expect("a uuid is a header value");
     request.headers_mut().insert("x-daily-session-id", id);
+    request.headers_mut().insert("x-callbox-incarnation", incarnation.into());
     let config = WebSocketConfig::default().read_buffer_size(READ_AT_ONCE);
     let (socket, _) = tokio_tungstenite::client_async_with_config(request, tunnel, Some(config))
         .await

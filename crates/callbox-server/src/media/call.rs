@@ -18,36 +18,60 @@ const STUCK: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(65);
 
-/// Carries a call until client or bot end it. What the client sends before `bot` is there is
-/// held, up to `max_held` bytes. `audible` is told once, at the bot's first audio. Can be dropped
-/// at any point; the client can still be told why, then.
-pub(super) async fn carry(
-    client: &mut Client,
+/// A call on its way. It may have several bots, one after the other; its client is one.
+pub(super) struct Call {
+    client: Client,
+    held: Held,
     max_held: usize,
-    bot: impl Future<Output = Result<BotSocket, End>>,
-    audible: impl FnOnce(),
-) -> End {
-    match open(client, max_held, bot).await {
-        Ok((socket, held)) => pump(client, socket, held, audible).await,
-        Err(end) => end,
-    }
+    /// Its bot is being replaced: what is said meanwhile is said to nobody.
+    between: bool,
 }
 
-async fn open(
-    client: &mut Client,
-    max_held: usize,
-    bot: impl Future<Output = Result<BotSocket, End>>,
-) -> Result<(BotSocket, Held), End> {
-    let mut held = Held::new(max_held);
-    tokio::pin!(bot);
-    loop {
-        tokio::select! {
-            socket = &mut bot => return socket.map(|socket| (socket, held)),
-            message = client.next() => {
-                let message = from_client(message)?;
-                held.push(message).map_err(|full| End::Overflow { detail: full.to_string() })?;
+impl Call {
+    /// With a client, of whose messages up to `max_held` bytes are held for a bot to come.
+    pub(super) fn new(client: Client, max_held: usize) -> Call {
+        Call { client, held: Held::new(max_held), max_held, between: false }
+    }
+
+    /// Waits for `what`, and holds what the client sends meanwhile. Can be dropped at any point.
+    ///
+    /// # Errors
+    /// How the client ended the call.
+    pub(super) async fn hold<T>(&mut self, what: impl Future<Output = T>) -> Result<T, End> {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                answer = &mut what => return Ok(answer),
+                message = self.client.next() => {
+                    let message = from_client(message)?;
+                    if self.between && carries_audio(&message) {
+                        continue;
+                    }
+                    let held = self.held.push(message);
+                    held.map_err(|full| End::Overflow { detail: full.to_string() })?;
+                }
             }
         }
+    }
+
+    /// Carries it until client or bot end it. What was held is delivered first. `audible` is told
+    /// once, at the bot's first audio. Can be dropped at any point; the client can still be told
+    /// why, then.
+    pub(super) async fn carry(&mut self, bot: BotSocket, audible: impl FnOnce()) -> End {
+        self.between = false;
+        let held = std::mem::replace(&mut self.held, Held::new(self.max_held));
+        pump(&mut self.client, bot, held, audible).await
+    }
+
+    /// Its bot is gone, and another one comes. Audio that nobody heard is old by then, and is not
+    /// kept; everything else is.
+    pub(super) fn lose_bot(&mut self) {
+        self.between = true;
+    }
+
+    /// The client, to say good-bye to.
+    pub(super) fn into_client(self) -> Client {
+        self.client
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a call came to its end, and what driver and client are told of it.
 
-use callbox_core::{EndCode, EndReason, EventKind, Outcome};
+use callbox_core::{EndCode, EndReason, EventKind, MachineState, Outcome, Session};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, timeout};
 
@@ -55,12 +55,26 @@ impl End {
         Some(Close { code, reason: end.as_str().to_owned() })
     }
 
+    /// Whether the bot is at its end and the client is not: another bot may go on with the call.
+    pub(super) fn is_a_bots_failure(&self) -> bool {
+        match self {
+            End::BotClosed { code, .. } => !matches!(code, 1000 | 1001 | 1005),
+            End::BotBroke { .. } => true,
+            End::ClientLeft { .. } | End::Overflow { .. } => false,
+        }
+    }
+
     /// Tells the driver, in its words. The machine's own account of a bot's failure is waited
     /// for, up to `patience`: a bot that dies breaks its websocket first; its exit code says more,
-    /// and comes soon after.
-    pub(super) async fn tell(&self, handle: &Handle, patience: Duration) {
-        let failed = |detail| EndReason::new(EndCode::BotFailed, detail);
-        let why = match self {
+    /// and comes soon after. The failure is that of machine `incarnation`, after which the client
+    /// may get another one; without that number, its call cannot go on.
+    pub(super) async fn tell(
+        &self,
+        handle: &Handle,
+        incarnation: Option<u32>,
+        patience: Duration,
+    ) {
+        let detail = match self {
             End::ClientLeft { detail } => {
                 return handle.tell(EventKind::ClientLeft { detail: detail.clone() });
             }
@@ -72,14 +86,25 @@ impl End {
                 return handle.tell(EventKind::EndRequested(why));
             }
             End::BotClosed { code, reason } => {
-                failed(format!("the bot closed its websocket with code {code} {reason:?}"))
+                format!("the bot closed its websocket with code {code} {reason:?}")
             }
-            End::BotBroke { detail } => failed(detail.clone()),
+            End::BotBroke { detail } => detail.clone(),
         };
-        if timeout(patience, handle.until(over)).await.is_err() {
-            handle.tell(EventKind::EndRequested(why));
+        let known = |session: &Session| {
+            over(session) || incarnation.is_some_and(|incarnation| given_up(session, incarnation))
+        };
+        if timeout(patience, handle.until(known)).await.is_err() {
+            handle.tell(match incarnation {
+                Some(incarnation) => EventKind::BotBroke { incarnation, detail },
+                None => EventKind::EndRequested(EndReason::new(EndCode::BotFailed, detail)),
+            });
         }
     }
+}
+
+/// Whether this machine of the session is known to be of no use any more.
+fn given_up(session: &Session, incarnation: u32) -> bool {
+    session.incarnation != incarnation || session.machine == MachineState::Failed
 }
 
 impl Close {

@@ -56,6 +56,8 @@ struct Doc {
     #[serde(default)]
     restarted: Vec<i64>,
     #[serde(default)]
+    restarted_because: Option<(String, String)>,
+    #[serde(default)]
     live_until: Option<i64>,
     #[serde(default)]
     alone_at: Option<i64>,
@@ -135,6 +137,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         live_until,
         alone_at,
         restarted,
+        restarted_because,
         incarnation,
         machine_id,
         ready,
@@ -155,7 +158,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         limits_us: [start, to_ready, join, live, ending].map(micros),
         queued_us: micros(queued),
         warn_us: micros(warn),
-        end: state.why().map(|why| (why.code.as_str().to_owned(), why.detail.clone())),
+        end: state.why().map(reason_text),
         incarnation: *incarnation,
         machine: machine_text(*machine).into(),
         facts: facts.as_ref().map(|facts| Facts {
@@ -181,6 +184,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         ready_when: Some(ready_when_text(*ready_when).into()),
         restarts: (restarts.most, micros(&restarts.within)),
         restarted: restarted.iter().map(|at| at.as_micros()).collect(),
+        restarted_because: restarted_because.as_ref().map(reason_text),
         live_until: live_until.map(Time::as_micros),
         alone_at: alone_at.map(Time::as_micros),
         machine_id: machine_id.clone(),
@@ -240,6 +244,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
         alone_at: doc.alone_at.map(Time::from_micros),
         state,
         restarted: doc.restarted.into_iter().map(Time::from_micros).collect(),
+        restarted_because: doc.restarted_because.map(reason_of).transpose()?,
         machine_id: doc.machine_id,
         ready: doc.bot_ready.unwrap_or(doc.ready.is_some()),
         incarnation: doc.incarnation,
@@ -275,9 +280,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
 fn state_of(text: &str, end: Option<(String, String)>) -> Result<State, String> {
     let kind = StateKind::parse(text).ok_or_else(|| format!("unknown state {text:?}"))?;
     let why = || {
-        let (code, detail) = end.ok_or("it ends without a reason")?;
-        let code = EndCode::parse(&code).ok_or_else(|| format!("unknown end code {code:?}"))?;
-        Ok::<_, String>(EndReason { code, detail })
+        reason_of(end.ok_or("it ends without a reason")?)
     };
     Ok(match kind {
         StateKind::Queued => State::Queued,
@@ -287,6 +290,15 @@ fn state_of(text: &str, end: Option<(String, String)>) -> Result<State, String> 
         StateKind::Ending => State::Ending { why: why()? },
         StateKind::Ended => State::Ended { why: why()? },
     })
+}
+
+fn reason_text(why: &EndReason) -> (String, String) {
+    (why.code.as_str().to_owned(), why.detail.clone())
+}
+
+fn reason_of((code, detail): (String, String)) -> Result<EndReason, String> {
+    let code = EndCode::parse(&code).ok_or_else(|| format!("unknown end code {code:?}"))?;
+    Ok(EndReason { code, detail })
 }
 
 fn micros(span: &Duration) -> u64 {

@@ -49,8 +49,11 @@ live_s = 0.3
 live_s = 1.2
 warn_s = 0.7
 [bots.tough]
-transports = ["fake"]
+transports = ["fake", "websocket"]
 restarts = { most = 2 }
+[bots.phoenix]
+transports = ["websocket"]
+restarts = { most = 1, within_s = 0.2 }
 [bots.long]
 transports = ["fake"]
 [bots.long.timeouts]
@@ -191,6 +194,18 @@ impl TestApp {
     /// Tells a session's driver what no fake tells by itself.
     pub(crate) fn tell(&self, id: &str, kind: EventKind) {
         self.plane.handle(SessionId::parse(id).unwrap()).unwrap().tell(kind);
+    }
+
+    /// Waits until a machine's line is in its session's log.
+    pub(crate) async fn until_logged(&self, id: &str, line: &str) {
+        let id = SessionId::parse(id).unwrap();
+        let mut changes = self.plane.logs.follow(id).unwrap();
+        let written = async {
+            while !self.plane.logs.read(id, 0).unwrap().0.iter().any(|entry| entry.text == line) {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(SOON, written).await.unwrap();
     }
 
     pub(crate) async fn wait(&self, id: &str, moment: &str) -> Session {

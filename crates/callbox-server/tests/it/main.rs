@@ -4,6 +4,7 @@
 mod app;
 mod bad_input;
 mod config;
+mod crash_policy;
 mod drain;
 mod duties;
 mod lifecycle;

@@ -9,17 +9,17 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::app::{TestApp, code};
 
 /// A runtime of its own for the dispatcher that crashes: with it, all its tasks are gone.
-fn doomed() -> Runtime {
+pub(crate) fn doomed() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-async fn crash(app: TestApp, runtime: Runtime) -> TestApp {
+pub(crate) async fn crash(app: TestApp, runtime: Runtime) -> TestApp {
     let (dir, provider) = app.crash();
     tokio::task::spawn_blocking(move || drop(runtime)).await.unwrap();
     TestApp::on(dir, provider, &Handle::current()).await
 }
 
-async fn doomed_app(script: Script, runtime: &Runtime) -> TestApp {
+pub(crate) async fn doomed_app(script: Script, runtime: &Runtime) -> TestApp {
     let dir = tempfile::TempDir::new().unwrap();
     let provider = std::sync::Arc::new(callbox_machines::FakeProvider::new(script));
     TestApp::on(dir, provider, runtime.handle()).await

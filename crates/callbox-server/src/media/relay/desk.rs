@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::super::{client::Close, end::End};
-use super::words::{Standing, Wish, line};
+use super::words::{Broke, Standing, Wish, line};
 
 /// Everything that was said to dispatchers and by them. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub(super) struct Desk(Arc<Words>);
 
 struct Words {
     standing: watch::Sender<Standing>,
-    media: watch::Sender<Option<PathBuf>>,
+    bot: watch::Sender<Option<Bot>>,
     close: watch::Sender<Option<Close>>,
     /// Dispatchers that are connected. More than one only for the moment in which a dead one's
     /// connection is not closed yet.
@@ -30,7 +30,7 @@ impl Desk {
     pub(super) fn open(listener: UnixListener) -> Desk {
         let desk = Desk(Arc::new(Words {
             standing: watch::Sender::default(),
-            media: watch::Sender::default(),
+            bot: watch::Sender::default(),
             close: watch::Sender::default(),
             attended: watch::Sender::default(),
         }));
@@ -78,7 +78,9 @@ impl Desk {
 
     fn hear(&self, wish: &str) {
         match serde_json::from_str(wish) {
-            Ok(Wish::Carry { media }) => drop(self.0.media.send_replace(Some(media))),
+            Ok(Wish::Carry { media, incarnation }) => {
+                self.0.bot.send_replace(Some(Bot { media, incarnation }));
+            }
             Ok(Wish::Close(close)) => drop(self.0.close.send_replace(Some(close))),
             // Of a newer dispatcher, which can live without it.
             Err(_) => {}
@@ -95,14 +97,20 @@ impl Desk {
         self.0.standing.send_modify(|standing| standing.end = Some(end.clone()));
     }
 
-    /// Where the bot is, as soon as it is ready.
-    pub(super) async fn media(&self) -> PathBuf {
-        told(&self.0.media).await
+    /// The call waits for another bot.
+    pub(super) fn say_broke(&self, broke: Broke) {
+        self.0.standing.send_modify(|standing| standing.broke = Some(broke));
+    }
+
+    /// Where the bot is, as soon as one is ready that comes after machine `before`; or where a
+    /// dispatcher says it is that knows of no machine but one.
+    pub(super) async fn bot(&self, before: u32) -> Bot {
+        told(&self.0.bot, |bot| bot.incarnation.is_none_or(|this| this > before)).await
     }
 
     /// What to tell the client, as soon as the session is over.
     pub(super) async fn close(&self) -> Close {
-        told(&self.0.close).await
+        told(&self.0.close, |_| true).await
     }
 
     /// What a dispatcher makes of an end, if there is one and it says so within `patience`.
@@ -127,12 +135,22 @@ impl Desk {
     }
 }
 
-async fn told<T: Clone>(by: &watch::Sender<Option<T>>) -> T {
-    match by.subscribe().wait_for(Option::is_some).await.ok().and_then(|told| told.clone()) {
+async fn told<T: Clone>(by: &watch::Sender<Option<T>>, fits: impl Fn(&T) -> bool) -> T {
+    let told = |told: &Option<T>| told.as_ref().is_some_and(&fits);
+    match by.subscribe().wait_for(told).await.ok().and_then(|told| told.clone()) {
         Some(told) => told,
         // The sender lives in the desk.
         None => pending().await,
     }
+}
+
+/// Where a bot is.
+#[derive(Clone)]
+pub(super) struct Bot {
+    /// The machine's media port, a unix socket.
+    pub media: PathBuf,
+    /// Which machine of the session it is, if the dispatcher says so.
+    pub incarnation: Option<u32>,
 }
 
 /// The directory of the socket is closed to others; this is the second lock.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use callbox_core::EventKind;
+use callbox_core::{EventKind, Session};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Place, client::Close},
+    super::{Place, client::Close, here::next_bot},
     hand_over::Relay,
     process::GOODBYE,
     words::{Standing, Wish, line},
@@ -68,9 +68,8 @@ impl Follower<'_> {
     async fn run(mut self) {
         let handle = self.handle;
         let ending = handle.until(over);
-        let ready = handle.until(|s| s.ready || over(s));
+        let ready = next_bot(handle, 0);
         tokio::pin!(ending, ready);
-        let mut asked = false;
         loop {
             tokio::select! {
                 // An end is news before the session's own end is: it is what the log should say.
@@ -80,9 +79,9 @@ impl Follower<'_> {
                     _ => return self.lost().await,
                 },
                 _ = &mut ending => return self.dismiss().await,
-                _ = &mut ready, if !asked => {
-                    asked = true;
-                    self.point_to_the_bot().await;
+                bot = &mut ready => {
+                    self.point_to_the_bot(&bot).await;
+                    ready.set(next_bot(handle, bot.incarnation));
                 }
             }
         }
@@ -100,24 +99,30 @@ impl Follower<'_> {
         if standing.audible {
             self.handle.tell(EventKind::Audible);
         }
-        if let Some(end) = &standing.end
-            && before.is_none_or(|before| before.end.is_none())
+        let (mut broke_before, mut end_before) = (None, None);
+        if let Some(before) = before {
+            (broke_before, end_before) = (before.broke, before.end);
+        }
+        if let Some(broke) = &standing.broke
+            && broke_before.as_ref() != Some(broke)
         {
-            end.tell(self.handle, self.patience).await;
+            broke.end.tell(self.handle, Some(broke.incarnation), self.patience).await;
+        }
+        if let Some(end) = &standing.end
+            && end_before.is_none()
+        {
+            end.tell(self.handle, None, self.patience).await;
         }
     }
 
-    async fn point_to_the_bot(&mut self) {
-        let (provider, name) = {
-            let session = self.handle.session.borrow();
-            if over(&session) {
-                return;
-            }
-            (self.plane.providers.get(session.provider.as_str()), session.machine_name())
-        };
-        let media = provider.zip(name).and_then(|(provider, name)| provider.media_port(&name));
+    async fn point_to_the_bot(&mut self, session: &Session) {
+        let provider = self.plane.providers.get(session.provider.as_str());
+        let media = provider
+            .zip(session.machine_name())
+            .and_then(|(provider, name)| provider.media_port(&name));
+        let incarnation = Some(session.incarnation);
         match media {
-            Some(media) => self.say(&Wish::Carry { media }).await,
+            Some(media) => self.say(&Wish::Carry { media, incarnation }).await,
             // The configuration changed under the call.
             None => tracing::error!("the way to the bot of a call is not known any more"),
         }

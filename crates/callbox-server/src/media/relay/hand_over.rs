@@ -65,6 +65,7 @@ pub async fn hand_over(
         max_held_bytes: plane.config.max_held_bytes,
         alone_ms: u64::try_from(plane.config.orphan_after.as_millis()).unwrap_or(u64::MAX),
         first: STANDARD.encode(&line.first),
+        restarts: session.restarts.most > 0,
     };
     let given = async {
         descriptors::send(stdin, &self::line(&order), [line.stream.as_fd(), listener.as_fd()])

@@ -1,6 +1,7 @@
 //! The relay itself: what `callbox relay` does.
 
 use std::{
+    convert::Infallible,
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
     os::unix::net::{UnixListener as StdListener, UnixStream as StdStream},
@@ -19,12 +20,17 @@ use tokio::{
 use super::super::{
     LAST_WORD,
     bot_socket::{self, BotSocket},
-    call,
+    call::Call,
     client::{Close, Line, say_goodbye},
     end::End,
     here::in_time,
 };
-use super::{descriptors, desk::Desk, keep::record_beside, words::Order};
+use super::{
+    descriptors,
+    desk::{Bot, Desk},
+    keep::record_beside,
+    words::{Broke, Order},
+};
 
 /// How long a dispatcher that is there may take to say what an end means: the machine's own
 /// account of it is worth waiting for.
@@ -84,19 +90,19 @@ pub(super) async fn relay(order: Order, client: TcpStream, listener: UnixListene
     let desk = Desk::open(listener);
     let alone = Duration::from_millis(order.alone_ms);
     let first = STANDARD.decode(&order.first).unwrap_or_default().into();
-    let mut client = Line { stream: client, first }.websocket().await;
-    let bot = open_bot(&desk, &order);
+    let client = Line { stream: client, first }.websocket().await;
+    let mut call = Call::new(client, order.max_held_bytes);
     let end = tokio::select! {
-        end = call::carry(&mut client, order.max_held_bytes, bot, || desk.say_audible()) => end,
-        close = desk.close() => return say_goodbye(client, Some(close)).await,
-        () = desk.alone(alone) => return say_goodbye(client, Some(forsaken())).await,
+        Err(end) = with_bots(&desk, &order, &mut call) => end,
+        close = desk.close() => return say_goodbye(call.into_client(), Some(close)).await,
+        () = desk.alone(alone) => return say_goodbye(call.into_client(), Some(forsaken())).await,
     };
     desk.say_end(&end);
     let close = match end {
         End::ClientLeft { .. } => None,
         _ => desk.verdict(VERDICT).await.or_else(|| end.close()),
     };
-    say_goodbye(client, close).await;
+    say_goodbye(call.into_client(), close).await;
     // Not gone before a dispatcher knows.
     tokio::select! {
         _ = desk.close() => {}
@@ -104,18 +110,39 @@ pub(super) async fn relay(order: Order, client: TcpStream, listener: UnixListene
     }
 }
 
-async fn open_bot(desk: &Desk, order: &Order) -> Result<BotSocket, End> {
-    let media = desk.media().await;
-    let opening = async {
-        let session = SessionId::parse(&order.session).ok_or("the order names no session")?;
-        let carrier = UnixStream::connect(&media)
-            .await
-            .map_err(|error| format!("cannot reach the machine's media port: {error}"))?;
-        let link = Link::open(Box::new(carrier)).await;
-        let link = link.map_err(|error| crate::driver::Chain(&error).to_string())?;
-        bot_socket::open(&link, order.port, session, &order.body).await
-    };
-    in_time(opening).await
+/// Until somebody ends the call for good. After a bot that failed, the client waits for the next
+/// one, if there may be one and the dispatcher knows what that is.
+async fn with_bots(desk: &Desk, order: &Order, call: &mut Call) -> Result<Infallible, End> {
+    let mut broke: Option<Broke> = None;
+    loop {
+        let before = broke.as_ref().map_or(0, |broke| broke.incarnation);
+        let bot = call.hold(desk.bot(before)).await?;
+        if let (None, Some(broke)) = (bot.incarnation, broke) {
+            // An older dispatcher took over, which knows of no other machine than the first.
+            return Err(broke.end);
+        }
+        let end = match call.hold(in_time(open_bot(&bot, order))).await? {
+            Ok(socket) => call.carry(socket, || desk.say_audible()).await,
+            Err(end) => end,
+        };
+        let incarnation = bot.incarnation.filter(|_| order.restarts && end.is_a_bots_failure());
+        let Some(incarnation) = incarnation else { return Err(end) };
+        call.lose_bot();
+        let failed = Broke { incarnation, end };
+        desk.say_broke(failed.clone());
+        broke = Some(failed);
+    }
+}
+
+async fn open_bot(bot: &Bot, order: &Order) -> Result<BotSocket, String> {
+    let session = SessionId::parse(&order.session).ok_or("the order names no session")?;
+    let carrier = UnixStream::connect(&bot.media)
+        .await
+        .map_err(|error| format!("cannot reach the machine's media port: {error}"))?;
+    let link = Link::open(Box::new(carrier)).await;
+    let link = link.map_err(|error| crate::driver::Chain(&error).to_string())?;
+    let incarnation = bot.incarnation.unwrap_or(1);
+    bot_socket::open(&link, order.port, session, incarnation, &order.body).await
 }
 
 /// No dispatcher came back: the next one will end the session with this code.

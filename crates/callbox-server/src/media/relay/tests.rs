@@ -53,6 +53,7 @@ impl Stage {
             max_held_bytes,
             alone_ms,
             first: String::new(),
+            restarts: false,
         };
         let socket = UnixListener::bind(dir.path().join("sock")).unwrap();
         let relay = tokio::spawn(relay(order, theirs, socket));
@@ -70,7 +71,7 @@ impl Stage {
     }
 
     fn carry(&self) -> Wish {
-        Wish::Carry { media: self.dir.path().join("media") }
+        Wish::Carry { media: self.dir.path().join("media"), incarnation: None }
     }
 
     async fn echo(&mut self, message: Message) {
