@@ -32,9 +32,8 @@ pub(super) fn lines_of(entries: &[LogEntry], incarnation: u32) -> u64 {
         ..=1 => Some(0),
         later => {
             let begins = format!("{NEXT_MACHINE}{later}");
-            let ours = |entry: &LogEntry| {
-                entry.source == LogSource::Dispatcher && entry.text == begins
-            };
+            let ours =
+                |entry: &LogEntry| entry.source == LogSource::Dispatcher && entry.text == begins;
             entries.iter().position(ours)
         }
     };

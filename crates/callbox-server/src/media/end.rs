@@ -68,12 +68,7 @@ impl End {
     /// for, up to `patience`: a bot that dies breaks its websocket first; its exit code says more,
     /// and comes soon after. The failure is that of machine `incarnation`, after which the client
     /// may get another one; without that number, its call cannot go on.
-    pub(super) async fn tell(
-        &self,
-        handle: &Handle,
-        incarnation: Option<u32>,
-        patience: Duration,
-    ) {
+    pub(super) async fn tell(&self, handle: &Handle, incarnation: Option<u32>, patience: Duration) {
         let detail = match self {
             End::ClientLeft { detail } => {
                 return handle.tell(EventKind::ClientLeft { detail: detail.clone() });

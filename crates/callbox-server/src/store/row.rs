@@ -279,9 +279,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
 
 fn state_of(text: &str, end: Option<(String, String)>) -> Result<State, String> {
     let kind = StateKind::parse(text).ok_or_else(|| format!("unknown state {text:?}"))?;
-    let why = || {
-        reason_of(end.ok_or("it ends without a reason")?)
-    };
+    let why = || reason_of(end.ok_or("it ends without a reason")?);
     Ok(match kind {
         StateKind::Queued => State::Queued,
         StateKind::Starting => State::Starting,

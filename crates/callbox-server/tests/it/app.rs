@@ -53,7 +53,7 @@ transports = ["fake", "websocket"]
 restarts = { most = 2 }
 [bots.phoenix]
 transports = ["websocket"]
-restarts = { most = 1, within_s = 0.2 }
+restarts = { most = 1, within_s = 0.001 }
 [bots.long]
 transports = ["fake"]
 [bots.long.timeouts]

@@ -29,23 +29,18 @@ const AUDIO: [u8; 4] = [0x12, 0x02, 0x1a, 0x00];
 
 struct Stage {
     dir: TempDir,
+    agent: FakeAgent,
     client: WebSocketStream<TcpStream>,
     relay: JoinHandle<()>,
 }
 
 impl Stage {
-    async fn with(max_held_bytes: usize, alone_ms: u64) -> Stage {
+    async fn with(max_held_bytes: usize, alone_ms: u64, restarts: bool) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (theirs, _) = listener.accept().await.unwrap();
-        let agent = FakeAgent::new(Script { phase: Phase::InSession, ..Script::default() });
-        let media = UnixListener::bind(dir.path().join("media")).unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = media.accept().await {
-                agent.serve(Box::new(stream)).await;
-            }
-        });
+        let agent = machine(&dir, "media");
         let order = Order {
             session: uuid::Uuid::new_v4().to_string(),
             port: 8080,
@@ -53,16 +48,27 @@ impl Stage {
             max_held_bytes,
             alone_ms,
             first: String::new(),
-            restarts: false,
+            restarts,
         };
         let socket = UnixListener::bind(dir.path().join("sock")).unwrap();
         let relay = tokio::spawn(relay(order, theirs, socket));
         let client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        Stage { dir, client, relay }
+        Stage { dir, agent, client, relay }
     }
 
     async fn new() -> Stage {
-        Stage::with(1000, 60_000).await
+        Stage::with(1000, 60_000, false).await
+    }
+
+    /// A call that may go on after its bot's death.
+    async fn tenacious() -> Stage {
+        Stage::with(1000, 60_000, true).await
+    }
+
+    /// Where the bot of this machine is, in the words of a dispatcher that knows of several.
+    fn carry_to(&self, incarnation: u32) -> Wish {
+        let media = if incarnation == 1 { "media".into() } else { format!("media{incarnation}") };
+        Wish::Carry { media: self.dir.path().join(media), incarnation: Some(incarnation) }
     }
 
     async fn dispatcher(&self) -> Dispatcher {
@@ -95,6 +101,19 @@ impl Stage {
     }
 }
 
+/// A machine in a session, with its media port.
+fn machine(dir: &TempDir, port: &str) -> FakeAgent {
+    let agent = FakeAgent::new(Script { phase: Phase::InSession, ..Script::default() });
+    let media = UnixListener::bind(dir.path().join(port)).unwrap();
+    let served = agent.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = media.accept().await {
+            served.serve(Box::new(stream)).await;
+        }
+    });
+    agent
+}
+
 struct Dispatcher(BufReader<UnixStream>);
 
 impl Dispatcher {
@@ -106,6 +125,15 @@ impl Dispatcher {
         let mut text = String::new();
         soon(self.0.read_line(&mut text)).await.unwrap();
         serde_json::from_str(&text).unwrap()
+    }
+
+    async fn hears_of(&mut self, what: impl Fn(&Standing) -> bool) -> Standing {
+        loop {
+            let standing = self.hears().await;
+            if what(&standing) {
+                return standing;
+            }
+        }
     }
 
     async fn closes(&mut self, code: u16, reason: &str) {
@@ -199,9 +227,112 @@ async fn what_is_held_is_bounded() {
 
 #[tokio::test]
 async fn without_a_dispatcher_a_call_ends_in_time() {
-    let mut stage = Stage::with(1000, 100).await;
+    let mut stage = Stage::with(1000, 100, false).await;
     let dispatcher = stage.dispatcher().await;
     drop(dispatcher);
     assert_eq!(stage.closed().await, (1011, "dispatcher-restarted".into()));
+    stage.ended().await;
+}
+
+#[tokio::test]
+async fn another_bot_goes_on_with_the_call_of_one_that_broke() {
+    let mut stage = Stage::tenacious().await;
+    let mut dispatcher = stage.dispatcher().await;
+    dispatcher.says(&stage.carry_to(1)).await;
+    stage.echo(Message::text("one")).await;
+    stage.agent.kill_bot(9);
+    let standing = dispatcher.hears_of(|standing| standing.broke.is_some()).await;
+    assert_eq!((standing.broke.unwrap().incarnation, standing.end), (1, None));
+    // Nobody hears it any more; and what nobody has heard is not all lost.
+    stage.client.send(Message::binary(AUDIO.to_vec())).await.unwrap();
+    stage.client.send(Message::text("two")).await.unwrap();
+    // Repeated by a dispatcher that does not know yet.
+    dispatcher.says(&stage.carry_to(1)).await;
+    let second = machine(&stage.dir, "media2");
+    dispatcher.says(&stage.carry_to(2)).await;
+    assert_eq!(soon(stage.client.next()).await.unwrap().unwrap(), Message::text("two"));
+    stage.echo(Message::binary(AUDIO.to_vec())).await;
+    assert_eq!((stage.agent.seen().websockets.len(), second.seen().websockets.len()), (1, 1));
+    stage.client.send(Message::text("bye")).await.unwrap();
+    let standing = dispatcher.hears_of(|standing| standing.end.is_some()).await;
+    assert!(matches!(standing.end, Some(End::BotClosed { .. })), "{standing:?}");
+    dispatcher.closes(1000, "bot-finished").await;
+    assert_eq!(stage.closed().await, (1000, "bot-finished".into()));
+    stage.ended().await;
+}
+
+#[tokio::test]
+async fn the_next_dispatcher_finds_a_call_that_waits_for_its_bot() {
+    let mut stage = Stage::tenacious().await;
+    let mut first = stage.dispatcher().await;
+    first.says(&stage.carry_to(1)).await;
+    stage.echo(Message::text("one")).await;
+    drop(first);
+    stage.agent.kill_bot(9);
+    let mut next = stage.dispatcher().await;
+    let standing = next.hears_of(|standing| standing.broke.is_some()).await;
+    assert_eq!(standing.broke.unwrap().incarnation, 1);
+    let _second = machine(&stage.dir, "media2");
+    next.says(&stage.carry_to(2)).await;
+    stage.echo(Message::text("two")).await;
+    next.closes(1000, "stopped").await;
+    assert_eq!(stage.closed().await, (1000, "stopped".into()));
+    stage.ended().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_between_two_bots_has_left() {
+    let mut stage = Stage::tenacious().await;
+    let mut dispatcher = stage.dispatcher().await;
+    dispatcher.says(&stage.carry_to(1)).await;
+    stage.echo(Message::text("one")).await;
+    stage.agent.break_websockets();
+    dispatcher.hears_of(|standing| standing.broke.is_some()).await;
+    stage.client.close(None).await.unwrap();
+    let standing = dispatcher.hears_of(|standing| standing.end.is_some()).await;
+    assert!(matches!(standing.end, Some(End::ClientLeft { .. })), "{standing:?}");
+    dispatcher.closes(1000, "client-left").await;
+    stage.ended().await;
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_gives_another_bot_ends_in_time() {
+    let mut stage = Stage::with(1000, 100, true).await;
+    let mut dispatcher = stage.dispatcher().await;
+    dispatcher.says(&stage.carry_to(1)).await;
+    stage.echo(Message::text("one")).await;
+    stage.agent.kill_bot(9);
+    dispatcher.hears_of(|standing| standing.broke.is_some()).await;
+    drop(dispatcher);
+    assert_eq!(stage.closed().await, (1011, "dispatcher-restarted".into()));
+    stage.ended().await;
+}
+
+#[tokio::test]
+async fn a_dispatcher_that_knows_of_one_machine_only_is_told_of_an_end() {
+    let mut stage = Stage::tenacious().await;
+    let mut older = stage.dispatcher().await;
+    older.says(&stage.carry()).await;
+    stage.echo(Message::text("one")).await;
+    stage.agent.kill_bot(9);
+    let standing = older.hears_of(|standing| standing.end.is_some()).await;
+    assert!(matches!(standing.end, Some(End::BotBroke { .. })), "{standing:?}");
+    older.closes(1011, "bot-failed").await;
+    assert_eq!(stage.closed().await, (1011, "bot-failed".into()));
+    stage.ended().await;
+
+    // It comes while the call waits for another bot.
+    let mut stage = Stage::tenacious().await;
+    let mut newer = stage.dispatcher().await;
+    newer.says(&stage.carry_to(1)).await;
+    stage.echo(Message::text("one")).await;
+    stage.agent.kill_bot(9);
+    newer.hears_of(|standing| standing.broke.is_some()).await;
+    drop(newer);
+    let mut older = stage.dispatcher().await;
+    older.says(&stage.carry()).await;
+    older.hears_of(|standing| standing.end.is_some()).await;
+    older.closes(1011, "machine-lost").await;
+    assert_eq!(stage.closed().await, (1011, "machine-lost".into()));
     stage.ended().await;
 }

@@ -118,7 +118,8 @@ mod tests {
             assert_eq!(line(&standing), format!("{text}\n").into_bytes());
             assert_eq!(serde_json::from_str::<Standing>(text).expect("known"), standing);
         }
-        let order = r#"{"session":"s","port":1,"body":null,"max_held_bytes":1,"alone_ms":1,"first":""}"#;
+        let order =
+            r#"{"session":"s","port":1,"body":null,"max_held_bytes":1,"alone_ms":1,"first":""}"#;
         assert!(!serde_json::from_str::<Order>(order).expect("of an older dispatcher").restarts);
     }
 }
