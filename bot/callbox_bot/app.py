@@ -112,7 +112,7 @@ class _Contract:
         except ValueError as error:
             return _error(422, "bad-request", str(error))
         try:
-            self._life.claim(session_id)
+            self._life.claim(session_id, request.headers.get("x-callbox-incarnation"))
         except NotNowError as error:
             return _error(409 if error.final else 503, error.code, str(error))
         if not await self._life.converse(runner_args):
@@ -124,7 +124,7 @@ class _Contract:
         await websocket.accept()
         session_id = websocket.headers.get("x-daily-session-id")
         try:
-            self._life.claim(session_id)
+            self._life.claim(session_id, websocket.headers.get("x-callbox-incarnation"))
         except NotNowError as error:
             await websocket.close(CLOSE_POLICY if error.final else CLOSE_TRY_LATER, str(error))
             return

@@ -87,8 +87,10 @@ class Life:
         self.phase = Phase.AWAKE
         return reseeded
 
-    def claim(self, session_id: str | None) -> None:
+    def claim(self, session_id: str | None, incarnation: str | None = None) -> None:
         """Take the process for a session. Nobody can take it again, ever.
+
+        The bot finds `incarnation`, which machine of the session this is, in its environment.
 
         Raises:
             NotNowError: It is taken, not prepared, or could not be reseeded.
@@ -104,6 +106,7 @@ class Life:
         self.phase = Phase.IN_SESSION
         if session_id is not None:
             log.set_session(session_id)
+        os.environ["CALLBOX_INCARNATION"] = incarnation or "1"
 
     async def converse(self, runner_args: Any) -> bool:
         """Run the bot until it returns, is cancelled, or fails.

@@ -88,12 +88,13 @@ fn value(name: &str, session: Option<&SessionData>) -> Result<String, String> {
         "room_url" => |session| session.room_url.clone(),
         "token" => |session| session.token.clone(),
         "session_id" => |session| session.session_id.clone(),
+        "incarnation" => |session| session.incarnation.to_string(),
         "bot" => |session| session.bot.clone(),
         "body" => |session| session.body.to_string(),
         _ => {
             return Err(format!(
                 "the bot's command has the unknown placeholder {{{name}}}; there are \
-                 {{room_url}}, {{token}}, {{session_id}}, {{bot}} and {{body}}"
+                 {{room_url}}, {{token}}, {{session_id}}, {{incarnation}}, {{bot}} and {{body}}"
             ));
         }
     };

@@ -71,6 +71,7 @@ async fn run(
     env.extend(session.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     for (name, value) in [
         ("CALLBOX_SESSION_ID", session.session_id.clone()),
+        ("CALLBOX_INCARNATION", session.incarnation.to_string()),
         ("CALLBOX_ROOM_URL", session.room_url.clone()),
         ("CALLBOX_TOKEN", session.token.clone()),
         ("CALLBOX_BODY", session.body.to_string()),
@@ -139,8 +140,10 @@ async fn hand_over(machine: &Arc<Machine>, prepare: &Prepare, session: &SessionD
 
 async fn enter_room(port: u16, session: &SessionData) -> io::Result<u16> {
     let room_name = room_name(session);
+    let incarnation = session.incarnation.to_string();
     let mut headers = vec![
         ("x-daily-session-id", session.session_id.as_str()),
+        ("x-callbox-incarnation", incarnation.as_str()),
         ("x-daily-transport-type", session.transport.as_str()),
     ];
     // Pipecat's base image knows the first kind of room; `callbox-bot` knows both.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use callbox_protocol::api::Session;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::terminal::Look;
+use crate::{terminal::Look, waterfall::restart_line};
 
 /// Shows progress on standard error. Cheap where it is not wanted.
 pub struct Progress {
@@ -30,6 +30,8 @@ struct Told {
     doing: &'static str,
     /// In the queue.
     place: Option<u32>,
+    /// Which machine of the session it was.
+    incarnation: u32,
 }
 
 impl Progress {
@@ -74,6 +76,12 @@ impl Progress {
                     eprintln!("waiting for room, position {position}");
                     told.place = place;
                 }
+                if session.incarnation > told.incarnation
+                    && let Some(restart) = restart_line(session)
+                {
+                    eprintln!("{restart}");
+                }
+                told.incarnation = session.incarnation;
                 for (name, ms) in reached {
                     if !told.moments.contains(&name) {
                         eprintln!("{name} +{ms:.0} ms");
@@ -84,7 +92,10 @@ impl Progress {
             Kind::Line(line) => {
                 let words: Vec<String> =
                     reached.iter().map(|(name, ms)| format!("{name} {ms:.0}")).collect();
-                told.reached = words.join(" > ");
+                told.reached = match restart_line(session) {
+                    Some(_) => format!("machine {} | {}", session.incarnation, words.join(" > ")),
+                    None => words.join(" > "),
+                };
                 told.place = place;
                 line.set_message(told.line());
             }

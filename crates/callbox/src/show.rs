@@ -74,6 +74,9 @@ fn facts(session: &Session, look: Look) -> String {
             [unique_bytes, highest_unique_bytes, shared_bytes].map(mebibytes);
         line("memory", format!("{unique} of its own (at most {highest}), {shared} shared"));
     }
+    if let Some(restart) = waterfall::restart_line(session) {
+        line("restart", restart);
+    }
     if let Some(Warning { at, state }) = &session.warning {
         let state = match state {
             WarningState::Ahead => "",

@@ -60,6 +60,13 @@ pub fn render(session: &Session, greeted: Option<f64>, look: Look) -> String {
     text
 }
 
+/// What became of the bots before the present one, if there were any.
+pub fn restart_line(session: &Session) -> Option<String> {
+    let why = session.restarted_because.as_ref()?;
+    let (code, detail) = (printable(&why.code), printable(&why.detail));
+    Some(format!("machine {}, as the bot before died: {detail} ({code})", session.incarnation))
+}
+
 /// `ended: completed (client-left) after 4.2 s`, or where the session is now.
 pub fn end_line(session: &Session, look: Look) -> String {
     let state = state_word(session.state);

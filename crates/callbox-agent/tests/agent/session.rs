@@ -14,16 +14,16 @@ fn exited(code: i32) -> AgentEventKind {
 async fn a_command_gets_its_session_in_words_and_environment() {
     let house = House::new();
     let script = "echo args: \"$@\"; echo env: $CALLBOX_SESSION_ID $CALLBOX_ROOM_URL \
-                  $CALLBOX_TOKEN $API_KEY $FROM_PREPARE; echo body: $CALLBOX_BODY; exit 7";
-    let words = ["sh", "-c", script, "sh", "{room_url}", "--id={session_id}/{bot}", "{body}", "{}"];
+                  $CALLBOX_INCARNATION $CALLBOX_TOKEN $API_KEY $FROM_PREPARE; echo body: $CALLBOX_BODY; exit 7";
+    let words = ["sh", "-c", script, "sh", "{room_url}", "--id={session_id}/{incarnation}/{bot}", "{body}", "{}"];
     let link = house.awake(&command(&words, CommandReady::Started)).await;
     let mut events = link.events(0);
     soon(link.session(&session())).await.unwrap();
     assert_eq!(next(&mut events).await, AgentEventKind::Ready);
     assert_eq!(next(&mut events).await, exited(7));
     let args = log_line(&link, "args:").await;
-    assert_eq!(args, "args: ws://127.0.0.1/ws --id=s-1/demo {\"a\":[1,\"ä\"]} {}");
-    assert_eq!(log_line(&link, "env:").await, "env: s-1 ws://127.0.0.1/ws t0ken s3cret yes");
+    assert_eq!(args, "args: ws://127.0.0.1/ws --id=s-1/1/demo {\"a\":[1,\"ä\"]} {}");
+    assert_eq!(log_line(&link, "env:").await, "env: s-1 ws://127.0.0.1/ws 1 t0ken s3cret yes");
     assert_eq!(log_line(&link, "body:").await, "body: {\"a\":[1,\"ä\"]}");
     assert_eq!(link.health().await.unwrap().phase, Phase::Over);
     // Asked again over a new connection, and all events are still there.

@@ -24,6 +24,8 @@ pub struct Report<'a> {
     client_ms: &'a ClientMs,
     start_stages: &'a [Stage],
     audio: &'a Audio,
+    incarnation: u32,
+    restarted_because: Option<&'a EndReason>,
     outcome: Option<Outcome>,
     end_reason: Option<&'a EndReason>,
     heard_wav: Option<&'a Path>,
@@ -70,6 +72,8 @@ impl<'a> Report<'a> {
             client_ms: &placed.client_ms,
             start_stages: &session.start_stages,
             audio,
+            incarnation: session.incarnation,
+            restarted_because: session.restarted_because.as_ref(),
             outcome: session.outcome,
             end_reason: session.end_reason.as_ref(),
             heard_wav,
@@ -87,6 +91,9 @@ impl<'a> Report<'a> {
         line("greeting", self.greeting(look));
         line("answer", self.answer(look));
         line("audio", self.traffic(look));
+        if let Some(restart) = waterfall::restart_line(&placed.session) {
+            line("restart", restart);
+        }
         line("end", waterfall::end_line(&placed.session, look));
         text.push('\n');
         text
