@@ -12,7 +12,7 @@ mod sweep;
 
 use std::path::Path;
 
-use super::scene::dispatcher::Home;
+use super::scene::{Store, dispatcher::Home};
 use crate::{build, host as here, packages, test};
 use report::Report;
 
@@ -22,6 +22,9 @@ use report::Report;
 /// bought twice, or a session that was acknowledged is unknown or has no end.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Only on this store; on each of them one after the other, if absent
+    #[arg(long, value_enum)]
+    store: Option<Store>,
     /// Only after the call of this number
     #[arg(long)]
     after: Option<u64>,
@@ -48,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 impl Args {
     /// What `cargo xtask test vm` asks for: every call.
     pub fn of_tests() -> Args {
-        Args { after: None, json: false, yes: true }
+        Args { store: None, after: None, json: false, yes: true }
     }
 }
 
@@ -56,7 +59,10 @@ impl Args {
 pub fn check(data_dir: &Path, args: &Args) -> anyhow::Result<bool> {
     let callbox = build::callbox_that_crashes()?;
     build::image(&callbox, data_dir, "tiny.toml")?;
-    let reports = [on_store("sqlite", &callbox, data_dir, None, args)?];
+    let stores = [Store::Sqlite, Store::Postgres].into_iter();
+    let stores = stores.filter(|store| args.store.is_none_or(|only| only == *store));
+    let reports = stores.map(|store| on_store(store, &callbox, data_dir, args));
+    let reports: Vec<Report> = reports.collect::<anyhow::Result<_>>()?;
     if args.json {
         let all: Vec<_> = reports.iter().map(Report::json).collect();
         println!("{:#}", serde_json::Value::from(all));
@@ -66,22 +72,17 @@ pub fn check(data_dir: &Path, args: &Args) -> anyhow::Result<bool> {
     Ok(reports.iter().all(Report::ok))
 }
 
-fn on_store(
-    name: &'static str,
-    callbox: &Path,
-    data_dir: &Path,
-    store: Option<String>,
-    args: &Args,
-) -> anyhow::Result<Report> {
-    eprintln!("── a dispatcher that dies after each of its calls, store: {name}");
-    let home = Home::new(callbox, data_dir, store)?;
+fn on_store(store: Store, callbox: &Path, data_dir: &Path, args: &Args) -> anyhow::Result<Report> {
+    eprintln!("── a dispatcher that dies after each of its calls, store: {}", store.name());
+    let server = store.serve(args.yes)?;
+    let home = Home::new(callbox, data_dir, server.as_ref().map(|server| server.url.clone()))?;
     let swept = sweep::run(&home, args.after);
     if swept.is_err() {
         // Its dispatcher is gone; what it had goes as its users would remove it.
         let _ = home.sweep(&[]);
         eprintln!("kept: {}", home.path.display());
     }
-    let report = Report { store: name, crashes: swept? };
+    let report = Report { store: store.name(), crashes: swept? };
     if report.ok() {
         home.remove()?;
     }

@@ -17,7 +17,7 @@ mod tally;
 
 use std::path::Path;
 
-use super::scene::dispatcher::Home;
+use super::scene::{Store, dispatcher::Home};
 use crate::{build, host as here, packages, test};
 use report::Report;
 use round::Rounds;
@@ -31,6 +31,9 @@ pub struct Args {
     /// How many rounds, with a death in each
     #[arg(long, short, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10000))]
     n: u16,
+    /// Where sessions are kept
+    #[arg(long, value_enum, default_value_t = Store::Sqlite)]
+    store: Store,
     /// Repeats what an earlier run has drawn
     #[arg(long)]
     seed: Option<u64>,
@@ -56,9 +59,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// What `cargo xtask test vm` asks for: each kind of death at least twice.
-    pub fn of_tests() -> Args {
-        Args { n: 16, seed: None, json: false, yes: true }
+    /// What `cargo xtask test vm` asks for: each kind of death at least once.
+    pub fn of_tests() -> [Args; 2] {
+        let on = |store, n| Args { n, store, seed: None, json: false, yes: true };
+        [on(Store::Sqlite, 16), on(Store::Postgres, 8)]
     }
 }
 
@@ -66,8 +70,10 @@ impl Args {
 pub fn check(callbox: &Path, data_dir: &Path, args: &Args) -> anyhow::Result<bool> {
     build::image(callbox, data_dir, "tiny.toml")?;
     let seed = args.seed.unwrap_or_else(from_the_clock);
-    eprintln!("── {} rounds with a death in each, seed {seed}", args.n);
-    let home = Home::new(callbox, data_dir, None)?;
+    let (n, name) = (args.n, args.store.name());
+    eprintln!("── {n} rounds with a death in each, store {name}, seed {seed}");
+    let server = args.store.serve(args.yes)?;
+    let home = Home::new(callbox, data_dir, server.as_ref().map(|server| server.url.clone()))?;
     let ran = Rounds::run(&home, seed, args.n);
     if ran.is_err() {
         // Its dispatcher is gone; what it had goes as its users would remove it.
