@@ -15,7 +15,16 @@ async fn a_command_gets_its_session_in_words_and_environment() {
     let house = House::new();
     let script = "echo args: \"$@\"; echo env: $CALLBOX_SESSION_ID $CALLBOX_ROOM_URL \
                   $CALLBOX_INCARNATION $CALLBOX_TOKEN $API_KEY $FROM_PREPARE; echo body: $CALLBOX_BODY; exit 7";
-    let words = ["sh", "-c", script, "sh", "{room_url}", "--id={session_id}/{incarnation}/{bot}", "{body}", "{}"];
+    let words = [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        "{room_url}",
+        "--id={session_id}/{incarnation}/{bot}",
+        "{body}",
+        "{}",
+    ];
     let link = house.awake(&command(&words, CommandReady::Started)).await;
     let mut events = link.events(0);
     soon(link.session(&session())).await.unwrap();
