@@ -71,6 +71,7 @@ pub struct FakeProvider {
     tended: Mutex<Option<watch::Receiver<Vec<BotVersion>>>>,
     released: watch::Sender<bool>,
     made: watch::Sender<usize>,
+    by_name: Mutex<BTreeMap<String, usize>>,
     starting: Mutex<Starting>,
     /// The most machines that one session ever had at once.
     most_of_one: Mutex<usize>,
@@ -145,6 +146,11 @@ impl FakeProvider {
         *self.most_of_one.lock().expect("no panic while held")
     }
 
+    /// How often a machine of each name was made. One that is there is adopted, never made again.
+    pub fn made_by_name(&self) -> BTreeMap<String, usize> {
+        self.by_name.lock().expect("no panic while held").clone()
+    }
+
     /// How many starts were ever under way at once.
     pub fn most_starting(&self) -> usize {
         self.starting.lock().expect("no panic while held").most
@@ -199,17 +205,23 @@ impl FakeProvider {
             script.reserve = script.reserve.saturating_sub(1);
             from
         };
-        let agent = FakeAgent::new(script.agent);
-        {
+        let agent = {
             let mut machines = self.machines();
+            // Another dispatcher may have asked for it meanwhile: names are unique.
+            if let Some(agent) = machines.get(name) {
+                return Ok((agent.clone(), "fake"));
+            }
+            let agent = FakeAgent::new(script.agent);
             machines.insert(name.to_owned(), agent.clone());
             let session = |name: &str| name.rsplit_once('-').map(|(session, _)| session.to_owned());
             let of_one = machines.keys().filter(|other| session(other) == session(name)).count();
             let mut most = self.most_of_one.lock().expect("no panic while held");
             *most = of_one.max(*most);
-        }
+            agent
+        };
         self.versions.lock().expect("no panic while held").insert(name.clone(), version.clone());
         self.made.send_modify(|made| *made += 1);
+        *self.by_name.lock().expect("no panic while held").entry(name.to_owned()).or_default() += 1;
         if script.ensure_loses_answer {
             self.script().ensure_loses_answer = false;
             return Err(Fault::unknown("the fake provider was told to lose its answer"));
@@ -327,8 +339,11 @@ impl Provider for FakeProvider {
         if matches!(health.phase, Phase::Awake | Phase::InSession) {
             return Ok(Started { link, facts: facts(Vec::new()) });
         }
-        let prepare = bot.run.prepare(&ImageRun::default());
-        link.prepare(&prepare).await.map_err(StartFault::of_prepare)?;
+        // A dispatcher that died may have come so far.
+        if health.phase != Phase::Prepared {
+            let prepare = bot.run.prepare(&ImageRun::default());
+            link.prepare(&prepare).await.map_err(StartFault::of_prepare)?;
+        }
         let awake = Instant::now();
         link.wake(&fresh_wake(name)).await.map_err(Fault::refused)?;
         let stage = |name: &str, took| StartStage { name: name.into(), took };

@@ -227,6 +227,11 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
+    /// Whether its machines are on this host, where no dispatcher of another host reaches them.
+    fn on_this_host(&self) -> bool {
+        false
+    }
+
     /// Does ahead of time what `ensure` would otherwise do at a session's expense (a template).
     /// Never needed for `ensure` to work.
     ///

@@ -388,6 +388,44 @@ pub struct SessionList {
     pub next: Option<String>,
 }
 
+/// Answer of `GET /v1/replicas`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReplicaList {
+    /// The dispatchers that share this one's database, itself included.
+    pub replicas: Vec<Replica>,
+}
+
+/// One running dispatcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Replica {
+    /// Its id, the same as long as it has its data directory.
+    pub id: String,
+    /// Where the others reach it.
+    pub url: String,
+    /// Whether it lives. One that was silent for some minutes is not in the list any more.
+    pub state: ReplicaState,
+    /// Living sessions that it drives.
+    pub sessions: u32,
+    /// Whether it gave this answer.
+    pub answered: bool,
+}
+
+/// Whether a replica lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaState {
+    /// It does.
+    Alive,
+    /// It was not heard of for 6 seconds: others go on with its sessions.
+    Silent,
+    /// A word of a newer dispatcher.
+    #[serde(other)]
+    Unknown,
+}
+
 /// Answer of `GET /v1/info`; needs no key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

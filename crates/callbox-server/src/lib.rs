@@ -19,6 +19,7 @@ mod prepare;
 mod proxy;
 pub mod queue;
 mod random;
+pub mod replica;
 pub mod rollout;
 pub mod serve;
 pub mod store;

@@ -106,6 +106,11 @@ impl Logs {
         self.open.lock().expect("no panic while held").remove(&session);
     }
 
+    /// Whether something was written about `session` here.
+    pub fn has(&self, session: SessionId) -> bool {
+        self.place.path(session).is_some_and(|path| path.exists())
+    }
+
     /// The entries from byte `offset` on, and the offset after them.
     ///
     /// # Errors

@@ -47,6 +47,8 @@ pub fn describe() {
         "Sessions whose rows could not be read since this dispatcher began."
     );
     describe_counter!("callbox_endings_overdue_total", "Deadlines of tear-downs that passed.");
+    describe_gauge!("callbox_replicas", "Dispatchers on this database that live.");
+    describe_counter!("callbox_taken_over_total", "Sessions that a replica that is gone left.");
     describe_counter!("callbox_swept_total", "Machines that no living session claimed, destroyed.");
 }
 
@@ -76,6 +78,12 @@ pub fn live(count: usize, queued: usize) {
 /// Whether the dispatcher is drained.
 pub fn draining(drained: bool) {
     gauge!("callbox_draining").set(if drained { 1.0 } else { 0.0 });
+}
+
+/// How many dispatchers share the database, this one included.
+#[allow(clippy::cast_precision_loss)] // far below 2^52
+pub fn replicas(alive: usize) {
+    gauge!("callbox_replicas").set(alive as f64);
 }
 
 /// How far a bot's reserve is filled.
@@ -109,6 +117,11 @@ pub fn unreadable(count: usize) {
 /// A tear-down takes longer than it may.
 pub fn overdue() {
     counter!("callbox_endings_overdue_total").increment(1);
+}
+
+/// Sessions were taken over from replicas that are gone.
+pub fn taken_over(sessions: usize) {
+    counter!("callbox_taken_over_total").increment(sessions as u64);
 }
 
 /// An unclaimed machine was destroyed.

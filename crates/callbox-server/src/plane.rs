@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -12,7 +12,7 @@ use callbox_core::{EventKind, Session, SessionId, State, UsageSeen};
 use callbox_link::Link;
 use callbox_machines::{Provider, ReserveLevel};
 use callbox_transports::{SessionTokens, Transport};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     clock::Clock,
@@ -21,6 +21,7 @@ use crate::{
     logs::Logs,
     media::{Seat, relay::Relays},
     queue::Queue,
+    replica::Replicas,
     rollout::Rollouts,
     store::{Store, StoreError},
     tasks::{Task, Tasks},
@@ -46,6 +47,8 @@ pub struct Plane {
     pub tasks: Tasks,
     /// Who may start now, and who waits.
     pub queue: Queue,
+    /// Who we are, and who else there is.
+    pub replicas: Replicas,
     /// Which versions of bots sessions get.
     pub rollouts: Rollouts,
     /// Whether sessions are taken, and until when those that live may.
@@ -56,6 +59,7 @@ pub struct Plane {
     /// Bots that are being prepared, and what that is at.
     preparing: Mutex<BTreeMap<String, String>>,
     closing: AtomicBool,
+    sweep: Notify,
 }
 
 /// A session that has a driver here.
@@ -71,12 +75,59 @@ pub struct Handle {
     pub usage: watch::Receiver<Option<UsageSeen>>,
     /// Where the client sits; a session has one.
     pub media: Arc<Seat>,
+    pub(crate) orders: Arc<Orders>,
+}
+
+/// What a driver is told beside what happened, and how far its row is.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    told: Notify,
+    leave: AtomicBool,
+    version: AtomicI64,
+}
+
+impl Orders {
+    pub fn at(version: i64) -> Orders {
+        let (told, leave) = (Notify::new(), AtomicBool::new(false));
+        Orders { told, leave, version: AtomicI64::new(version) }
+    }
+
+    /// Resolves when the driver shall look at its row, or go.
+    pub async fn told(&self) {
+        self.told.notified().await;
+    }
+
+    /// Whether the driver shall go and touch nothing.
+    pub fn to_leave(&self) -> bool {
+        self.leave.load(Ordering::Acquire)
+    }
+
+    /// The version of the driver's row.
+    pub fn now_at(&self, version: i64) {
+        self.version.store(version, Ordering::Release);
+    }
 }
 
 impl Handle {
     /// Tells the driver. One that is gone has nothing left to decide.
     pub fn tell(&self, kind: EventKind) {
         let _ = self.inbox.send(kind);
+    }
+
+    /// Has the driver look at its row: somebody else may have moved it.
+    pub fn look(&self) {
+        self.orders.told.notify_one();
+    }
+
+    /// Has the driver go and leave everything as it is.
+    pub fn leave(&self) {
+        self.orders.leave.store(true, Ordering::Release);
+        self.orders.told.notify_one();
+    }
+
+    /// The version at which the driver last saw its row.
+    pub fn version(&self) -> i64 {
+        self.orders.version.load(Ordering::Acquire)
     }
 
     /// The session as soon as `what` holds for it; none when its driver is gone before that.
@@ -109,6 +160,7 @@ impl Plane {
     ) -> Arc<Plane> {
         Arc::new(Plane {
             relays: Relays::of(&config.data_dir),
+            replicas: Replicas::of(&config.data_dir),
             config,
             store,
             providers: providers.into_iter().map(|p| (p.name(), p)).collect(),
@@ -123,6 +175,7 @@ impl Plane {
             driven: Mutex::default(),
             preparing: Mutex::default(),
             closing: AtomicBool::new(false),
+            sweep: Notify::new(),
         })
     }
 
@@ -138,6 +191,12 @@ impl Plane {
     /// The bot of this name.
     pub fn bot(&self, name: &str) -> Option<&Arc<Bot>> {
         self.config.bots.get(name)
+    }
+
+    /// Where a machine of this provider is made by us: on our host, if only we shall reach it.
+    pub fn place_of(&self, provider: &str) -> String {
+        let here = self.providers.get(provider).is_some_and(|provider| provider.on_this_host());
+        if here { self.replicas.id().to_owned() } else { String::new() }
     }
 
     /// The session, from its driver or from the store.
@@ -198,5 +257,15 @@ impl Plane {
     /// Whether starts are refused because the dispatcher is on its way out.
     pub fn closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Has the next sweep come at once.
+    pub(crate) fn sweep_soon(&self) {
+        self.sweep.notify_one();
+    }
+
+    /// Resolves when a sweep is to come at once.
+    pub(crate) async fn sweep_wanted(&self) {
+        self.sweep.notified().await;
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     config::OnShutdown,
     driver, metrics,
     plane::{Handle, Plane},
-    prepare, rollout,
+    prepare, replica, rollout,
     store::{KeyRecord, StoreError},
     sweep,
     tasks::Task,
@@ -59,6 +59,8 @@ pub async fn run(
     if !loopback && !plane.store.keys().await?.iter().any(KeyRecord::works) {
         return Err(ServeError::Open { listen });
     }
+    let url = plane.config.replica_url.clone();
+    plane.replicas.reached_at(url.unwrap_or_else(|| format!("http://{listen}")));
     let background = begin(&plane).await?;
     let upkeep = prometheus.clone().map(|handle| plane.spawn(metrics::keep(handle)));
     let router = api::router(App { plane: Arc::clone(&plane), loopback, prometheus });
@@ -83,7 +85,11 @@ pub async fn run(
 
 /// What goes on in the background of a dispatcher that has begun.
 #[must_use = "it is what `end` ends"]
-pub struct Background([Task<()>; 3]);
+pub struct Background {
+    work: [Task<()>; 3],
+    /// Says that we live, for as long as sessions are driven here.
+    life: Task<()>,
+}
 
 /// Takes up what an earlier dispatcher left, and begins what goes on beside requests.
 ///
@@ -91,17 +97,20 @@ pub struct Background([Task<()>; 3]);
 /// When the store does not answer.
 pub async fn begin(plane: &Arc<Plane>) -> Result<Background, StoreError> {
     plane.clock.take_up(&plane.config.data_dir);
-    let resumed = driver::resume(plane).await?;
+    let resumed = replica::begin(plane).await?;
     if resumed > 0 {
         tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
     }
     rollout::begin(plane).await?;
     prepare::announce(plane);
-    Ok(Background([
-        plane.spawn(sweep::run(Arc::clone(plane))),
-        plane.spawn(prepare::run(Arc::clone(plane))),
-        plane.spawn(plane.clock.clone().keep(plane.config.data_dir.clone())),
-    ]))
+    Ok(Background {
+        life: plane.spawn(replica::run(Arc::clone(plane))),
+        work: [
+            plane.spawn(sweep::run(Arc::clone(plane))),
+            plane.spawn(prepare::run(Arc::clone(plane))),
+            plane.spawn(plane.clock.clone().keep(plane.config.data_dir.clone())),
+        ],
+    })
 }
 
 /// Ends the dispatcher in order: no new sessions, those that live ended or left, nothing of ours
@@ -111,7 +120,7 @@ pub async fn end(plane: &Plane, background: Background) {
     let those = if leave { "leaving" } else { "ending" };
     tracing::info!("shutting down: no new sessions, {those} those that live");
     plane.close();
-    for task in background.0 {
+    for task in background.work {
         task.abort();
         // Aborted is not dropped: what a task holds is free only when it is over.
         let _ = task.await;
@@ -136,6 +145,10 @@ pub async fn end(plane: &Plane, background: Background) {
             Err(_) => tracing::warn!("the last sweep takes long; the next dispatcher goes on"),
         }
     }
+    // From here on others go on with what is left.
+    background.life.abort();
+    let _ = background.life.await;
+    replica::leave(plane).await;
     if matches!(plane.store.living().await, Ok(living) if living.is_empty()) {
         plane.clock.forget(&plane.config.data_dir);
     }

@@ -17,7 +17,7 @@ pub async fn run(plane: Arc<Plane>) {
         if let Err(error) = once(&plane).await {
             tracing::warn!(error = %Chain(&error), "cannot sweep, trying again later");
         }
-        tokio::time::sleep(EVERY).await;
+        let _ = tokio::time::timeout(EVERY, plane.sweep_wanted()).await;
     }
 }
 

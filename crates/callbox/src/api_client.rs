@@ -7,7 +7,7 @@ mod error;
 use std::time::Duration;
 
 use callbox_protocol::api::{
-    Drain, DrainRequest, Info, LogEntry, QUEUE_POSITION_HEADER, Rollout, RolloutList,
+    Drain, DrainRequest, Info, LogEntry, QUEUE_POSITION_HEADER, ReplicaList, Rollout, RolloutList,
     SESSION_ID_HEADER, Session, SessionList, StartRequest, WebsocketJoin,
 };
 use futures::stream::BoxStream;
@@ -107,6 +107,13 @@ impl ApiClient {
     pub async fn info(&self) -> Result<Info, ApiError> {
         let doing = "ask what the dispatcher is";
         let request = self.request(Method::GET, &["v1", "info"], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `GET /v1/replicas`.
+    pub async fn replicas(&self) -> Result<ReplicaList, ApiError> {
+        let doing = "list the dispatchers";
+        let request = self.request(Method::GET, &["v1", "replicas"], &[]);
         read_json(doing, self.send(doing, request).await?).await
     }
 

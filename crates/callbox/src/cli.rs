@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
 use crate::{
-    bench, call, completions, config, doctor, drain, image, keys, logs, ps, rollout, serve, show,
-    stop, sweep, template,
+    bench, call, completions, config, doctor, drain, image, keys, logs, ps, replicas, rollout,
+    serve, show, stop, sweep, template,
 };
 
 const EXIT_CODES: &str = "\
@@ -46,6 +46,7 @@ pub enum Command {
     Stop(stop::Args),
     Drain(drain::Args),
     Rollout(rollout::Args),
+    Replicas(replicas::Args),
     Bench(bench::Args),
     Serve(serve::Args),
     Image(image::Args),
@@ -74,6 +75,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Stop(args) => stop::run(args, &context).await,
         Command::Drain(args) => drain::run(args, &context).await,
         Command::Rollout(args) => rollout::run(args, &context).await,
+        Command::Replicas(args) => replicas::run(args, &context).await,
         Command::Bench(args) => bench::run(args, &context).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Image(args) => image::run(args, &context).await,

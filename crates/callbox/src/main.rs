@@ -31,6 +31,7 @@ mod pcm;
 mod progress;
 mod ps;
 mod relay;
+mod replicas;
 mod rollout;
 mod secret;
 mod serve;

@@ -150,12 +150,13 @@ async fn clock(state: &State, request: Request<Incoming>) -> Answer {
 async fn session(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let session: SessionData = read(request).await?;
     let session_id = session.session_id.clone();
+    tokio::time::sleep(state.script.call_delay).await;
+    // From here on without a pause: a dispatcher that dies leaves it done or not done.
     if state.seen().sessions.iter().any(|seen| seen.session_id == session_id) {
         // Asked again over a new connection: it is served already.
         return Ok(json(&SessionAccepted { session_id }));
     }
     state.note(|seen| seen.sessions.push(session));
-    tokio::time::sleep(state.script.call_delay).await;
     refused(StatusCode::UNPROCESSABLE_ENTITY, state.script.refuse_session.as_ref())?;
     advance(state, &[Phase::Awake], Phase::InSession)?;
     match state.script.ready.clone() {

@@ -190,6 +190,10 @@ impl Provider for Local {
         Ok(Some(self.image(&bot.image, None).await?.version()))
     }
 
+    fn on_this_host(&self) -> bool {
+        true
+    }
+
     async fn prepare(&self, bot: &BotVersion, progress: &dyn Progress) -> Result<(), StartFault> {
         self.plan_start(bot, "", &Told(progress)).await.map(|_| ())
     }

@@ -7,7 +7,7 @@ use axum::{
     extract::{OriginalUri, Path, Request, State},
     response::Response,
 };
-use callbox_core::{SessionId, State as SessionState};
+use callbox_core::{Session, SessionId, State as SessionState};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::{App, Carried, caller::Participant, error::Error};
@@ -15,6 +15,7 @@ use crate::{
     media::{self, Line, Place},
     plane::Handle,
     proxy::{self, Unreachable},
+    replica,
 };
 
 /// `GET /ws/{id}?token=…`: the client's media. The handshake is answered here and not by axum,
@@ -29,7 +30,10 @@ pub async fn websocket(
         .map_err(|error| Error::Invalid { what: "request", problem: error.to_string() })?;
     let id = SessionId::parse(&id).ok_or(Error::UnknownSession)?;
     caller.may(id)?;
-    let handle = driven(&app, id).await?;
+    let handle = match driven(&app, id).await? {
+        Driven::Here(handle) => handle,
+        Driven::Elsewhere(driver) => return forward(&app, id, driver, request).await,
+    };
     let bot = {
         let session = handle.session.borrow();
         app.plane.bot(&session.bot).cloned()
@@ -64,7 +68,10 @@ pub async fn http(
     if reserved(path) {
         return Err(Error::Reserved { path: path.to_owned() });
     }
-    let handle = driven(&app, id).await?;
+    let handle = match driven(&app, id).await? {
+        Driven::Here(handle) => handle,
+        Driven::Elsewhere(driver) => return forward(&app, id, driver, request).await,
+    };
     let port = {
         let session = handle.session.borrow();
         app.plane.bot(&session.bot).map(|bot| bot.machine.run.port)
@@ -99,18 +106,37 @@ fn reserved(path: &str) -> bool {
         || matches!(first, "" | "." | ".." | "bot" | "ws" | "readyz" | "livez" | "_callbox")
 }
 
-/// The driver of a session that is not over.
-async fn driven(app: &App, id: SessionId) -> Result<Handle, Error> {
+/// Who drives a session that is not over.
+enum Driven {
+    Here(Handle),
+    /// Another replica, or nobody at the moment.
+    Elsewhere(Option<String>),
+}
+
+async fn driven(app: &App, id: SessionId) -> Result<Driven, Error> {
+    let why = |session: &Session| match &session.state {
+        SessionState::Ending { why } | SessionState::Ended { why } => Err(why.clone()),
+        _ => Ok(()),
+    };
+    let over = |why| Error::SessionOver(Some(why));
     if let Some(handle) = app.plane.handle(id) {
-        let why = match &handle.session.borrow().state {
-            SessionState::Ending { why } | SessionState::Ended { why } => Some(why.clone()),
-            _ => None,
-        };
-        return match why {
-            None => Ok(handle),
-            why => Err(Error::SessionOver(why)),
-        };
+        why(&handle.session.borrow()).map_err(over)?;
+        return Ok(Driven::Here(handle));
     }
-    let session = app.plane.session(id).await?.ok_or(Error::UnknownSession)?;
-    Err(Error::SessionOver(session.state.why().cloned()))
+    let row = app.plane.store.get(id).await?.ok_or(Error::UnknownSession)?;
+    why(&row.session).map_err(over)?;
+    Ok(Driven::Elsewhere(row.replica))
+}
+
+/// The answer of the replica that drives the session.
+pub(super) async fn forward(
+    app: &App,
+    id: SessionId,
+    driver: Option<String>,
+    request: Request<Body>,
+) -> Result<Response, Error> {
+    let answer = replica::forward::carry(&app.plane, id, driver.as_deref(), request).await;
+    let mut response = answer.map_err(Error::Elsewhere)?;
+    response.extensions_mut().insert(Carried);
+    Ok(response)
 }

@@ -10,7 +10,7 @@ use axum::{
 use callbox_core::EndReason;
 use callbox_protocol::api::{ErrorBody, Retry};
 
-use crate::{driver::Chain, metrics, store::StoreError};
+use crate::{driver::Chain, metrics, replica::forward::Unreachable, store::StoreError};
 
 /// Why a request has no good answer.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub enum Error {
     SlowBot,
     /// What was waited for did not happen in the time that was asked for.
     WaitedTooLong,
+    /// Another replica has to answer, and does not.
+    Elsewhere(Unreachable),
     /// The store did not answer. What exactly is in the log, not in the answer.
     StoreAway,
     /// Our own fault. What exactly is in the log, not in the answer.
@@ -189,6 +191,18 @@ impl Error {
                 "it did not happen in the time that was asked for".into(),
                 Some("the session goes on; ask again".into()),
             ),
+            Error::Elsewhere(why) if why.may_have_happened() => (
+                S::GATEWAY_TIMEOUT,
+                "replica-lost",
+                why.to_string(),
+                Some("it may have happened: look at the session before you ask again".into()),
+            ),
+            Error::Elsewhere(why) => (
+                S::SERVICE_UNAVAILABLE,
+                "replica-unreachable",
+                why.to_string(),
+                Some("nothing happened; sessions of a dispatcher that is gone are taken over within 10 s".into()),
+            ),
             Error::StoreAway => (
                 S::SERVICE_UNAVAILABLE,
                 "store-away",
@@ -218,6 +232,8 @@ impl Error {
             | Error::WaitedTooLong
             | Error::StoreAway
             | Error::Internal => Retry::SameKey,
+            Error::Elsewhere(why) if why.may_have_happened() => Retry::SameKey,
+            Error::Elsewhere(_) => Retry::Safe,
             Error::Invalid { .. }
             | Error::TooLarge { .. }
             | Error::Unauthorized { .. }
@@ -240,7 +256,7 @@ impl Error {
             Error::AtCapacity { retry, .. } | Error::QueueFull { retry, .. } => {
                 retry.unwrap_or(RETRY).min(LONGEST_RETRY)
             }
-            Error::Closing | Error::Draining | Error::StoreAway => RETRY,
+            Error::Closing | Error::Draining | Error::StoreAway | Error::Elsewhere(_) => RETRY,
             _ => return None,
         };
         Some(span.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))

@@ -84,6 +84,7 @@ fn reserves(app: &App) -> BTreeMap<String, Reserve> {
 pub async fn prometheus(State(app): State<App>) -> String {
     metrics::live(app.plane.driven().len(), app.plane.queue.waiting());
     metrics::draining(app.plane.drain.now().is_some());
+    metrics::replicas(app.plane.replicas.others().len() + 1);
     for (bot, level) in app.plane.reserves() {
         metrics::reserve(&bot, level.ready, level.target);
     }

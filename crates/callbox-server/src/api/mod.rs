@@ -8,6 +8,7 @@ mod error;
 mod health;
 mod list;
 mod page;
+mod replicas;
 mod rollouts;
 mod sessions;
 mod start;
@@ -86,6 +87,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(rollouts::list))
         .routes(routes!(rollouts::begin))
         .routes(routes!(health::info))
+        .routes(routes!(replicas::list))
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, Query, Request, State},
     http::StatusCode,
     response::{
         IntoResponse as _, Response,
@@ -17,12 +17,13 @@ use callbox_core::{
 use callbox_protocol::api::{self, EndWarning, ErrorBody, LogEntry};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch::Receiver;
 
-use super::{App, caller::Participant, error::Error, view};
+use super::{App, caller::Participant, carried::forward, error::Error, view};
 use crate::{
     drain::warning_due,
+    driver,
     plane::{Plane, over},
+    replica::watch::Follower,
 };
 
 /// What a client may wait for.
@@ -98,11 +99,17 @@ pub async fn end(
     Path(id): Path<String>,
 ) -> Result<Response, Error> {
     let session = find(&app, &caller, &id).await?;
-    if let Some(handle) = app.plane.handle(session.id) {
-        let why = EndReason::new(EndCode::Stopped, "ended through the API");
-        handle.tell(EventKind::EndRequested(why));
-        // Acknowledged is written down: a dispatcher that dies now leaves it to the next one.
-        handle.until(over).await;
+    let why = EndReason::new(EndCode::Stopped, "ended through the API");
+    // Acknowledged is written down: a dispatcher that dies now leaves it to the next one.
+    let written = match app.plane.handle(session.id) {
+        Some(handle) => {
+            handle.tell(EventKind::EndRequested(why.clone()));
+            handle.until(over).await.is_some()
+        }
+        None => false,
+    };
+    if !written {
+        driver::request_end(&app.plane, session.id, why).await?;
     }
     Ok((StatusCode::ACCEPTED, Json(view::session(&app.plane, &session))).into_response())
 }
@@ -120,29 +127,26 @@ pub async fn events(
     Path(id): Path<String>,
 ) -> Result<Response, Error> {
     let session = find(&app, &caller, &id).await?;
-    let handle = app.plane.handle(session.id);
     let plane = Arc::clone(&app.plane);
+    let changes = Follower::of(&plane, session.id);
     let stream = async_stream(&app.plane, move |out| async move {
-        match handle {
-            Some(handle) => watch(&plane, handle.session, &out).await,
-            None => drop(out.send("session", &view::session(&plane, &session)).await),
-        }
+        watch(&plane, changes, &out).await;
     });
     Ok(sse(stream))
 }
 
 /// Every change of the row, every change of the place in the queue, and each warning and each fresh
 /// machine once.
-async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
+async fn watch(plane: &Plane, mut changes: Follower, out: &Out) {
     let mut queue = plane.queue.changes();
     let mut warned = false;
     let mut drained_at = None;
+    let Some(mut now) = changes.next().await else { return };
     // What is over when somebody begins to watch is no news.
     let ready = |now: &Session| now.ready.then(|| now.restarted.last().copied()).flatten();
-    let mut told = ready(&changes.borrow());
+    let mut told = ready(&now);
     loop {
         queue.mark_unchanged();
-        let now = changes.borrow_and_update().clone();
         if !out.send("session", &view::session(plane, &now)).await {
             return;
         }
@@ -166,9 +170,12 @@ async fn watch(plane: &Plane, mut changes: Receiver<Session>, out: &Out) {
         let place = position(plane, &now);
         loop {
             tokio::select! {
-                changed = changes.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
+                changed = changes.next() => match changed {
+                    Some(next) => {
+                        now = next;
+                        break;
+                    }
+                    None => return,
                 },
                 deadline = warning_due(plane, &now, drained_at),
                     if now.state == SessionState::Live => {
@@ -217,8 +224,12 @@ pub async fn logs(
     caller: Participant,
     Path(id): Path<String>,
     Query(query): Query<LogsQuery>,
+    request: Request,
 ) -> Result<Response, Error> {
     let id = find(&app, &caller, &id).await?.id;
+    if let Some(driver) = log_elsewhere(&app, id).await? {
+        return forward(&app, id, Some(driver), request).await;
+    }
     let unreadable = |error: std::io::Error| {
         tracing::error!(session.id = %id, %error, "cannot read a session's log");
         Error::Internal
@@ -247,6 +258,18 @@ pub async fn logs(
         }
     });
     Ok(sse(stream))
+}
+
+/// Which other replica has the log, if one that lives does: the last that drove the session.
+async fn log_elsewhere(app: &App, id: SessionId) -> Result<Option<String>, Error> {
+    if app.plane.handle(id).is_some() {
+        return Ok(None);
+    }
+    let driver = app.plane.store.get(id).await?.and_then(|row| row.replica);
+    Ok(driver.filter(|driver| driver != app.plane.replicas.id()).filter(|driver| {
+        // What was written here, before another one went on, is better than nothing.
+        app.plane.replicas.other(driver).is_some() || !app.plane.logs.has(id)
+    }))
 }
 
 /// Where a stream's events are put.
@@ -302,13 +325,9 @@ pub async fn wait_for(
     moment: WaitFor,
     patience: Duration,
 ) -> Result<Session, Error> {
-    let Some(handle) = app.plane.handle(id) else {
-        // Without a driver it has ended, and there is nothing to wait for.
-        return app.plane.session(id).await?.ok_or(Error::UnknownSession);
-    };
-    match tokio::time::timeout(patience, handle.until(|session| moment.reached(session))).await {
-        Ok(Some(session)) => Ok(session),
-        Ok(None) => app.plane.session(id).await?.ok_or(Error::UnknownSession),
+    let reached = Follower::of(&app.plane, id).until(|session| moment.reached(session));
+    match tokio::time::timeout(patience, reached).await {
+        Ok(session) => session.ok_or(Error::UnknownSession),
         Err(_) => Err(Error::WaitedTooLong),
     }
 }

@@ -126,7 +126,7 @@ async fn begin(
     let entering = rollout::enter(&app.plane, &bot.name);
     let new = NewSession {
         session: new_session(app, bot, transport, request, headers, &entering)?,
-        replica: String::new(),
+        replica: app.plane.replicas.id().to_owned(),
         start_key: start_key(headers, starter, bot, body)?,
         total_cap: app.plane.config.max_sessions,
         bot_cap: bot.max_sessions,

@@ -81,6 +81,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address under which clients reach us, without a trailing slash.
     pub public_url: Option<String>,
+    /// Where other replicas reach us; none: where we listen.
+    pub replica_url: Option<String>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Where sessions are kept.
@@ -192,6 +194,7 @@ impl Config {
         Ok(Config {
             listen,
             public_url: public_url(&raw.public_url)?,
+            replica_url: replica_url(&raw.replica.url, listen)?,
             data_dir: if raw.data_dir.as_os_str().is_empty() {
                 default_data_dir()?
             } else {
@@ -400,6 +403,20 @@ fn public_url(text: &str) -> Result<Option<String>, ConfigError> {
         return Err(wrong("public_url", problem));
     }
     Ok(Some(text.trim_end_matches('/').to_owned()))
+}
+
+fn replica_url(text: &str, listen: SocketAddr) -> Result<Option<String>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let uri = text.parse::<http::Uri>().ok();
+    let uri = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.path() == "/");
+    match uri {
+        Some(_) => Ok(Some(text.trim_end_matches('/').to_owned())),
+        None => {
+            Err(wrong("replica.url", format!("{text:?} is not an address like http://{listen}")))
+        }
+    }
 }
 
 fn default_data_dir() -> Result<PathBuf, ConfigError> {

@@ -14,6 +14,7 @@ pub(super) struct Raw {
     pub public_url: String,
     pub data_dir: PathBuf,
     pub store: RawStore,
+    pub replica: RawReplica,
     pub log: RawLog,
     pub limits: RawLimits,
     pub cors: RawCors,
@@ -35,6 +36,12 @@ impl<'de> Deserialize<'de> for RawStore {
         let text = text.map_err(|_| D::Error::custom("the store's address is a text"))?;
         Ok(RawStore(Secret::new(text)))
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReplica {
+    pub url: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,41 +11,47 @@
 //! A duty that is no longer owed is dropped: who hangs up during a start is served at once, and
 //! the machine that was being made is destroyed by its name as soon as its start is over. A
 //! conflict on save means that somebody else moved the session: the row is read again and
-//! everything follows from it.
+//! everything follows from it. A row that names another replica is that one's: the driver goes,
+//! and touches nothing.
 
 mod attend;
 mod duties;
 mod restart;
-mod resume;
 mod room;
+mod row;
+mod take_up;
 mod tasks;
 mod warn;
 
 use std::{sync::Arc, time::Duration};
 
-use callbox_core::{
-    Applied, Duty, EndCode, EndReason, Event, EventKind, Session, State, Warning, apply, owed,
-};
+use callbox_core::{Duty, EndCode, EndReason, EventKind, Session, State, Time, Warning, owed};
 use callbox_link::Link;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::{
-    drain, metrics, outside,
-    plane::{Handle, Plane},
-    store::{Inserted, NewSession, Saved, StoreError, Versioned},
+    drain, metrics,
+    plane::{Handle, Orders, Plane},
+    replica::Lease,
+    store::{Inserted, NewSession, StoreError, Versioned},
     usage::Meter,
 };
-pub use resume::resume;
+pub(crate) use row::apply_here;
+pub use row::request_end;
+pub(crate) use take_up::take_up;
 use tasks::UnderWay;
 pub(crate) use warn::warn;
 
-/// Starts the driver of a session, unless it has one here.
-pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
+/// How long duties may take to end when the driver goes.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// Starts the driver of a session; none when it has one here.
+pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Option<Handle> {
     let mut driven = plane.driven();
     let id = session.session.id;
-    if let Some(handle) = driven.get(&id) {
-        return handle.clone();
+    if driven.contains_key(&id) {
+        return None;
     }
     let (inbox, events) = mpsc::unbounded_channel();
     let publish = watch::Sender::new(session.session.clone());
@@ -57,7 +63,9 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
         link: link.subscribe(),
         usage: seen.subscribe(),
         media: Arc::default(),
+        orders: Arc::new(Orders::at(session.version)),
     };
+    let orders = Arc::clone(&handle.orders);
     driven.insert(id, handle.clone());
     // Before anybody finds it: who looks at a session that waits finds its place.
     plane.queue.set(plane, &session.session);
@@ -76,12 +84,17 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
             meter: meter.clone(),
             inbox,
         },
+        under_way: UnderWay::default(),
+        lease: plane.replicas.lease(),
+        turn: plane.replicas.lease().borrow().turn,
+        orders,
         row_gone: false,
+        not_ours: false,
     };
     let span = tracing::info_span!("session", session.id = %id);
     plane.spawn(meter.run(handle.session.clone()).instrument(span.clone()));
     plane.spawn(driver.run().instrument(span));
-    handle
+    Some(handle)
 }
 
 /// Inserts a session, admitted or queued, and starts its driver, unless something stands against
@@ -90,7 +103,10 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Handle {
 /// # Errors
 /// When the store does not answer.
 pub async fn accept(plane: &Arc<Plane>, new: NewSession) -> Result<Inserted, StoreError> {
-    let inserted = plane.queue.enter(plane, new).await?;
+    // One that failed may have been done all the same: then it has no driver here yet.
+    let inserted = plane.queue.enter(plane, new).await.inspect_err(|_| {
+        plane.replicas.look_for_strays();
+    })?;
     // It was accepted while the dispatcher began to end the others.
     if let Inserted::Created(row) = &inserted
         && let Some(why) = ends_all(plane)
@@ -125,28 +141,25 @@ struct Driver {
     events: mpsc::UnboundedReceiver<EventKind>,
     publish: watch::Sender<Session>,
     duties: Duties,
+    under_way: UnderWay,
+    lease: watch::Receiver<Lease>,
+    /// The lease's turn under which the row was last known to be ours.
+    turn: u64,
+    orders: Arc<Orders>,
     /// Somebody removed the row while the session lived: nothing is left to save it to.
     row_gone: bool,
+    /// Another replica drives the session.
+    not_ours: bool,
 }
 
 impl Driver {
     async fn run(mut self) {
-        let mut under_way = UnderWay::default();
         loop {
-            let mut wake_at = self.row.session.deadline_at;
-            let duties = owed(&self.row.session);
-            under_way.keep(&duties, self.row.session.incarnation);
-            for duty in duties {
-                match duty {
-                    Duty::WakeAt(at) => wake_at = at,
-                    duty if under_way.may_begin(duty) => {
-                        let work = self.duties.clone().perform(duty, self.row.session.clone());
-                        let incarnation = self.row.session.incarnation;
-                        under_way.begin(&self.plane, duty, incarnation, work);
-                    }
-                    _ => {}
-                }
+            let may_act = self.may_act().await;
+            if self.not_ours || self.orders.to_leave() {
+                break;
             }
+            let wake_at = self.see_to_what_is_owed(may_act);
             if matches!(self.row.session.state, State::Ended { .. }) {
                 break;
             }
@@ -154,75 +167,56 @@ impl Driver {
                 // A ready that was told before an exit is taken before it.
                 biased;
                 Some(kind) = self.events.recv() => kind,
-                Some(kind) = under_way.next() => {
+                Some(kind) = self.under_way.next() => {
                     let Some(kind) = kind else { continue };
                     kind
+                }
+                _ = self.lease.changed() => continue,
+                () = self.orders.told() => {
+                    if !self.orders.to_leave() {
+                        self.reload().await;
+                    }
+                    continue;
                 }
                 () = tokio::time::sleep(self.plane.clock.until(wake_at)) => EventKind::TimePassed,
             };
             self.take(kind).await;
         }
-        self.finish();
+        self.finish().await;
     }
 
-    /// Applies what happened and saves what became of it, as often as somebody is quicker.
-    async fn take(&mut self, kind: EventKind) {
-        let event = Event { at: self.plane.clock.now(), kind };
-        loop {
-            let next = match apply(&self.row.session, &event) {
-                Ok(Applied::Changed(next)) => *next,
-                Ok(Applied::Unchanged) => return,
-                Err(denied) => {
-                    tracing::debug!(event = ?event.kind, %denied, "an event was denied");
-                    return;
-                }
-            };
-            let saved = if self.row_gone {
-                Ok(Saved::Saved(self.row.version))
-            } else {
-                outside::call("store.save", self.plane.store.save(&next, self.row.version)).await
-            };
-            match saved {
-                Ok(Saved::Saved(version)) => {
-                    self.note(&next);
-                    let before = std::mem::replace(&mut self.row.session, next);
-                    self.row.version = version;
-                    self.publish.send_replace(self.row.session.clone());
-                    // After it was published: who waits looks at what is published.
-                    self.plane.queue.note(&self.plane, &before, &self.row.session);
-                    return;
-                }
-                Ok(Saved::Conflict) => self.reload().await,
-                Err(error) => {
-                    // A full disk, a locked file: the event must not be lost, so it is tried
-                    // again until the store is back.
-                    metrics::store_error();
-                    tracing::error!(error = %Chain(&error), "cannot save the session, trying again");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-            }
+    /// Whether the world may be changed for this session. After a time in which it might not, the
+    /// row is read before anything is done: it may be another's now.
+    async fn may_act(&mut self) -> bool {
+        let turn = self.lease.borrow_and_update().turn;
+        let may = self.plane.replicas.may_act(&self.row.session);
+        if may && turn != self.turn && self.plane.replicas.shared() {
+            self.reload().await;
         }
+        if may {
+            self.turn = turn;
+        }
+        may
     }
 
-    async fn reload(&mut self) {
-        match self.plane.store.get(self.row.session.id).await {
-            Ok(Some(row)) => {
-                self.row = row;
-                self.publish.send_replace(self.row.session.clone());
-                self.plane.queue.set(&self.plane, &self.row.session);
-            }
-            Ok(None) => {
-                // What it owes is still known from our copy.
-                tracing::error!("the session's row is gone from the store; ending it");
-                self.row_gone = true;
-                let why = EndReason::new(EndCode::MachineLost, "the session's row is gone");
-                self.row.session.state = State::Ending { why };
-            }
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "cannot read the session, trying again");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+    /// Begins what is owed and not under way, ends what is not owed any more; tells when to look
+    /// at the row again at the latest.
+    fn see_to_what_is_owed(&mut self, may_act: bool) -> Time {
+        let mut wake_at = self.row.session.deadline_at;
+        let duties = if may_act { owed(&self.row.session) } else { Vec::new() };
+        let incarnation = self.row.session.incarnation;
+        self.under_way.keep(&duties, incarnation);
+        for duty in duties {
+            match duty {
+                Duty::WakeAt(at) => wake_at = at,
+                duty if self.under_way.may_begin(duty) => {
+                    let work = self.duties.clone().perform(duty, self.row.session.clone());
+                    self.under_way.begin(&self.plane, duty, incarnation, work);
+                }
+                _ => {}
             }
         }
+        wake_at
     }
 
     /// Says what changed, once, for people and for counters.
@@ -262,14 +256,22 @@ impl Driver {
         metrics::moments(before, next);
     }
 
-    fn finish(self) {
+    async fn finish(mut self) {
         let id = self.row.session.id;
+        self.under_way.keep(&[], self.row.session.incarnation);
+        // Whoever comes next must not find us at work.
+        let _ = tokio::time::timeout(LET_GO, self.under_way.over()).await;
         self.duties.link.send_replace(None);
         self.plane.logs.close(id);
         let mut driven = self.plane.driven();
         driven.remove(&id);
         // Before it can be driven here anew.
         self.plane.queue.remove(id);
+        drop(driven);
+        if self.not_ours && !self.row.session.place.is_empty() {
+            // Others gave our host up, though it lives: what they could not reach is ours to end.
+            self.plane.sweep_soon();
+        }
     }
 }
 

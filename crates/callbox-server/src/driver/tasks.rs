@@ -74,6 +74,10 @@ impl UnderWay {
         self.tasks.remove(&duty);
         Some(kind)
     }
+    /// Resolves when no duty is under way.
+    pub async fn over(&mut self) {
+        while self.next().await.is_some() {}
+    }
 }
 
 fn is_about_a_machine(duty: Duty) -> bool {

@@ -24,9 +24,7 @@ use std::{
     time::Duration,
 };
 
-use callbox_core::{
-    Applied, EndCode, EndReason, Event, EventKind, Session, SessionId, State, apply,
-};
+use callbox_core::{Applied, EndCode, EndReason, Event, EventKind, Session, SessionId, State};
 use callbox_machines::{Admission, Claims, MachineSpec, Provider};
 use tokio::sync::{MutexGuard as TurnGuard, watch};
 
@@ -147,7 +145,9 @@ impl Queue {
         // The turn is the caller's: until the row is in, nothing else keeps the room for it.
         if let Verdict::In = self.decide(plane, &new.session, may_shed, &mut None).await {
             let admitted = Event { at: new.session.moments.accepted, kind: EventKind::Admitted };
-            if let Ok(Applied::Changed(session)) = apply(&new.session, &admitted) {
+            if let Ok(Applied::Changed(session)) =
+                driver::apply_here(plane, &new.session, &admitted)
+            {
                 new.session = *session;
             }
         }

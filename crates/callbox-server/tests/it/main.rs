@@ -11,6 +11,7 @@ mod lifecycle;
 mod media;
 mod openapi;
 mod queue;
+mod replicas;
 mod restart;
 mod rollout;
 mod start;

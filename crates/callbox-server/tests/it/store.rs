@@ -1,7 +1,7 @@
 //! The contract that every store keeps.
 
 mod away;
-mod database;
+pub(crate) mod database;
 mod leases;
 mod lists;
 mod postgres;

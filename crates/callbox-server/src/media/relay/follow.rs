@@ -35,8 +35,8 @@ pub async fn take_up(plane: &Arc<Plane>, handle: &Handle) -> bool {
     true
 }
 
-/// Follows a relay until it is gone. The machine's account of an end is waited for up to
-/// `patience`.
+/// Follows a relay until it is gone, or is another dispatcher's. The machine's account of an end
+/// is waited for up to `patience`.
 pub async fn follow(plane: Arc<Plane>, place: Place, relay: Relay, patience: Duration) {
     let Relay { session, stream } = relay;
     let _following = plane.relays.following(session);
@@ -50,8 +50,9 @@ pub async fn follow(plane: Arc<Plane>, place: Place, relay: Relay, patience: Dur
         patience,
         heard: None,
     };
-    follower.run().await;
-    plane.relays.end(session).await;
+    if follower.run().await {
+        plane.relays.end(session).await;
+    }
 }
 
 struct Follower<'a> {
@@ -65,7 +66,8 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn run(mut self) {
+    /// False when the driver went and left the call to whoever comes next.
+    async fn run(mut self) -> bool {
         let handle = self.handle;
         let ending = handle.until(over);
         let ready = next_bot(handle, 0);
@@ -76,9 +78,17 @@ impl Follower<'_> {
                 biased;
                 said = self.said.next_line() => match said {
                     Ok(Some(text)) => self.hear(&text).await,
-                    _ => return self.lost().await,
+                    _ => {
+                        self.lost().await;
+                        return true;
+                    }
                 },
-                _ = &mut ending => return self.dismiss().await,
+                ended = &mut ending => {
+                    if ended.is_some() {
+                        self.dismiss().await;
+                    }
+                    return ended.is_some();
+                }
                 bot = &mut ready => {
                     self.point_to_the_bot(&bot).await;
                     ready.set(next_bot(handle, bot.incarnation));

@@ -1,0 +1,207 @@
+//! Passing on what only the replica that drives a session can answer: what goes into its machine,
+//! and its log.
+//!
+//! The request goes on as it came, credentials included, so the other one decides again who may.
+//! One that was passed on is not passed on again: who drives a session may change in between, and
+//! then the client asks anew.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use callbox_core::SessionId;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header,
+};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{io::copy_bidirectional, net::TcpStream, time::timeout};
+
+use super::watch::driver_changed;
+use crate::{plane::Plane, store::Replica};
+
+/// Says which replica passed a request on.
+static FORWARDED: HeaderName = HeaderName::from_static("x-callbox-forwarded");
+/// How long another replica may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Headers that belong to one connection and not to the message.
+const NOT_CARRIED: [&str; 9] = [
+    "host",
+    "content-length",
+    "connection",
+    "keep-alive",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Why a request was not passed on, or not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    /// Nobody drives the session just now.
+    #[error("no dispatcher drives the session at the moment")]
+    Nobody,
+    /// The replica has not said where it is reached, or is no more.
+    #[error("dispatcher {0}, which drives the session, cannot be reached from here")]
+    Unknown(String),
+    /// It does not accept our connection.
+    #[error("dispatcher {replica}, which drives the session, cannot be reached at {url}")]
+    Refused {
+        /// Its id.
+        replica: String,
+        /// Where it was tried.
+        url: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It was passed on to us, and we do not drive the session either.
+    #[error("the session is changing hands")]
+    Moving,
+    /// The connection broke, or the session got another driver, after the request was sent.
+    #[error("dispatcher {0} went away with the request")]
+    Lost(String),
+}
+
+impl Unreachable {
+    /// Whether the request may have been acted on all the same.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, Unreachable::Lost(_))
+    }
+}
+
+/// Has the replica `driver` answer a request about a session. Bodies flow both ways as they come,
+/// and so do the bytes of an upgraded connection.
+///
+/// # Errors
+/// See [`Unreachable`].
+pub async fn carry(
+    plane: &Arc<Plane>,
+    id: SessionId,
+    driver: Option<&str>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Unreachable> {
+    if request.headers().contains_key(&FORWARDED) {
+        return Err(Unreachable::Moving);
+    }
+    let driver = driver.ok_or(Unreachable::Nobody)?;
+    let unknown = || Unreachable::Unknown(driver.to_owned());
+    let replica = plane.replicas.other(driver).ok_or_else(unknown)?;
+    let authority = authority(&replica.url).ok_or_else(unknown)?;
+    let stream = connect(&replica, &authority).await?;
+    let lost = || Unreachable::Lost(driver.to_owned());
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|_| lost())?;
+    plane.spawn(async move {
+        // How it ends is seen by whoever reads the answer.
+        let _ = connection.with_upgrades().await;
+    });
+    let from_client = hyper::upgrade::on(&mut request);
+    let request = outward(plane, request, &authority);
+    let mut answer = tokio::select! {
+        answer = sender.send_request(request) => answer.map_err(|_| lost())?,
+        // A host that is gone closes no connection.
+        () = driver_changed(plane, id, driver) => return Err(lost()),
+    };
+    let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if upgraded {
+        let from_replica = hyper::upgrade::on(&mut answer);
+        let (plane2, driver) = (Arc::clone(plane), driver.to_owned());
+        plane.spawn(async move {
+            let (Ok(client), Ok(replica)) = tokio::join!(from_client, from_replica) else { return };
+            let (mut client, mut replica) = (TokioIo::new(client), TokioIo::new(replica));
+            tokio::select! {
+                _ = copy_bidirectional(&mut client, &mut replica) => {}
+                () = driver_changed(&plane2, id, &driver) => {}
+            }
+        });
+    }
+    let (mut parts, body) = answer.into_parts();
+    parts.headers = carried(&parts.headers, upgraded);
+    Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+async fn connect(replica: &Replica, authority: &str) -> Result<TcpStream, Unreachable> {
+    let connecting = timeout(CONNECT, TcpStream::connect(authority)).await;
+    let stream = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let stream = stream.map_err(|source| Unreachable::Refused {
+        replica: replica.id.clone(),
+        url: replica.url.clone(),
+        source,
+    })?;
+    // Audio waits for nothing. It works without, only later.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// The request as the other replica gets it.
+fn outward(plane: &Plane, request: Request<Body>, authority: &str) -> Request<Body> {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    parts.uri = path.parse::<Uri>().unwrap_or_default();
+    let upgrade = parts.headers.contains_key(header::UPGRADE);
+    // Whoever came without a credential was let in by us, as somebody of this host on a page that
+    // may. The other one would judge our page.
+    if !parts.headers.contains_key(header::AUTHORIZATION) && !path.contains("token=") {
+        parts.headers.remove(header::ORIGIN);
+    }
+    parts.headers = carried(&parts.headers, upgrade);
+    let text = |text: &str| HeaderValue::from_str(text).expect("visible characters");
+    parts.headers.insert(header::HOST, text(authority));
+    parts.headers.insert(&FORWARDED, text(plane.replicas.id()));
+    parts.version = Version::HTTP_11;
+    Request::from_parts(parts, body)
+}
+
+fn carried(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
+    let keep = |name: &HeaderName| {
+        !NOT_CARRIED.contains(&name.as_str())
+            || upgrade && [header::CONNECTION, header::UPGRADE].contains(name)
+    };
+    headers.iter().filter(|(name, _)| keep(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+}
+
+/// Host and port of `http://host:port`.
+fn authority(url: &str) -> Option<String> {
+    let uri = url.parse::<Uri>().ok()?;
+    let authority = uri.authority()?;
+    Some(match authority.port_u16() {
+        Some(_) => authority.to_string(),
+        None => format!("{authority}:80"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_url_says_where_to_connect() {
+        for (url, expected) in [
+            ("http://10.0.0.2:7860", Some("10.0.0.2:7860")),
+            ("http://[::1]:7860", Some("[::1]:7860")),
+            ("http://callbox-1.internal", Some("callbox-1.internal:80")),
+            ("", None),
+        ] {
+            assert_eq!(authority(url).as_deref(), expected, "{url:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_upgrade_keeps_the_words_for_its_connection() {
+        let mut headers = HeaderMap::new();
+        for name in ["connection", "upgrade", "sec-websocket-key", "authorization", "host"] {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        let names = |upgrade| {
+            let mut names: Vec<_> =
+                carried(&headers, upgrade).keys().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(false), ["authorization", "sec-websocket-key"]);
+        assert_eq!(names(true), ["authorization", "connection", "sec-websocket-key", "upgrade"]);
+    }
+}
