@@ -46,6 +46,7 @@ pub fn describe() {
         "callbox_store_unreadable_sessions",
         "Sessions whose rows could not be read since this dispatcher began."
     );
+    describe_counter!("callbox_history_forgotten_total", "Ended sessions that were removed.");
     describe_counter!("callbox_endings_overdue_total", "Deadlines of tear-downs that passed.");
     describe_counter!("callbox_swept_total", "Machines that no living session claimed, destroyed.");
 }
@@ -104,6 +105,11 @@ pub fn outside(call: &'static str, took: Duration) {
 #[allow(clippy::cast_precision_loss)] // far below 2^52
 pub fn unreadable(count: usize) {
     gauge!("callbox_store_unreadable_sessions").set(count as f64);
+}
+
+/// So many ended sessions were removed.
+pub fn forgotten(count: usize) {
+    counter!("callbox_history_forgotten_total").increment(count as u64);
 }
 
 /// A tear-down takes longer than it may.

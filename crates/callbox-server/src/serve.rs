@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::{
     api::{self, App},
     config::OnShutdown,
-    driver, metrics,
+    driver, history, metrics,
     plane::{Handle, Plane},
     prepare, rollout,
     store::{KeyRecord, StoreError},
@@ -83,7 +83,7 @@ pub async fn run(
 
 /// What goes on in the background of a dispatcher that has begun.
 #[must_use = "it is what `end` ends"]
-pub struct Background([Task<()>; 3]);
+pub struct Background([Task<()>; 4]);
 
 /// Takes up what an earlier dispatcher left, and begins what goes on beside requests.
 ///
@@ -100,6 +100,7 @@ pub async fn begin(plane: &Arc<Plane>) -> Result<Background, StoreError> {
     Ok(Background([
         plane.spawn(sweep::run(Arc::clone(plane))),
         plane.spawn(prepare::run(Arc::clone(plane))),
+        plane.spawn(history::run(Arc::clone(plane))),
         plane.spawn(plane.clock.clone().keep(plane.config.data_dir.clone())),
     ]))
 }

@@ -16,6 +16,7 @@ pub(super) struct Raw {
     pub store: RawStore,
     pub log: RawLog,
     pub limits: RawLimits,
+    pub history: RawHistory,
     pub cors: RawCors,
     pub local: RawLocal,
     /// Merged under every bot before the bots are read; here only so that it is a known key.
@@ -68,6 +69,12 @@ pub(super) struct RawLimits {
 pub(super) enum RawOnShutdown {
     End,
     Leave,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHistory {
+    pub keep_s: u64,
 }
 
 #[derive(Debug, Deserialize)]
