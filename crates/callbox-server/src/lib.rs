@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod driver;
+mod history;
 pub mod keys;
 pub mod logs;
 pub mod media;

@@ -10,6 +10,7 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
 
 use callbox_core::SessionId;
@@ -109,6 +110,30 @@ impl Logs {
     /// Whether something was written about `session` here.
     pub fn has(&self, session: SessionId) -> bool {
         self.place.path(session).is_some_and(|path| path.exists())
+    }
+
+    /// Removes what was written about `session`, which has ended long ago.
+    pub fn remove(&self, session: SessionId) {
+        let Some(path) = self.place.path(session) else { return };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(session.id = %session, %error, "an old log is left");
+            }
+            _ => {}
+        }
+    }
+
+    /// The sessions about which something is kept, and nothing was written for `span`.
+    pub fn older_than(&self, span: Duration) -> Vec<SessionId> {
+        let Some(dir) = &self.place.dir else { return Vec::new() };
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let old = entries.filter_map(|entry| {
+            let session = SessionId::parse(entry.path().file_stem()?.to_str()?)?;
+            // Of a file, so by the host's clock; one from the future is new.
+            let written = entry.metadata().ok()?.modified().ok()?;
+            (written.elapsed().is_ok_and(|ago| ago > span)).then_some(session)
+        });
+        old.collect()
     }
 
     /// The entries from byte `offset` on, and the offset after them.

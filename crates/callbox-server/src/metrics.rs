@@ -46,6 +46,7 @@ pub fn describe() {
         "callbox_store_unreadable_sessions",
         "Sessions whose rows could not be read since this dispatcher began."
     );
+    describe_counter!("callbox_history_forgotten_total", "Ended sessions that were removed.");
     describe_counter!("callbox_endings_overdue_total", "Deadlines of tear-downs that passed.");
     describe_gauge!("callbox_replicas", "Dispatchers on this database that live.");
     describe_counter!("callbox_taken_over_total", "Sessions that a replica that is gone left.");
@@ -112,6 +113,11 @@ pub fn outside(call: &'static str, took: Duration) {
 #[allow(clippy::cast_precision_loss)] // far below 2^52
 pub fn unreadable(count: usize) {
     gauge!("callbox_store_unreadable_sessions").set(count as f64);
+}
+
+/// So many ended sessions were removed.
+pub fn forgotten(count: usize) {
+    counter!("callbox_history_forgotten_total").increment(count as u64);
 }
 
 /// A tear-down takes longer than it may.

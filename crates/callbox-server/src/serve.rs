@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::{
     api::{self, App},
     config::OnShutdown,
-    driver, metrics,
+    driver, history, metrics,
     plane::{Handle, Plane},
     prepare, replica, rollout,
     store::{KeyRecord, StoreError},
@@ -86,7 +86,7 @@ pub async fn run(
 /// What goes on in the background of a dispatcher that has begun.
 #[must_use = "it is what `end` ends"]
 pub struct Background {
-    work: [Task<()>; 3],
+    work: [Task<()>; 4],
     /// Says that we live, for as long as sessions are driven here.
     life: Task<()>,
 }
@@ -108,6 +108,7 @@ pub async fn begin(plane: &Arc<Plane>) -> Result<Background, StoreError> {
         work: [
             plane.spawn(sweep::run(Arc::clone(plane))),
             plane.spawn(prepare::run(Arc::clone(plane))),
+            plane.spawn(history::run(Arc::clone(plane))),
             plane.spawn(plane.clock.clone().keep(plane.config.data_dir.clone())),
         ],
     })

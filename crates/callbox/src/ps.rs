@@ -5,7 +5,7 @@ mod memory;
 pub use memory::mebibytes;
 
 use callbox_protocol::api::{Outcome, Session, SessionState};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::api_client::ApiClient;
@@ -27,6 +27,8 @@ Exit codes: 0 listed · 1 error · 2 usage
 Examples:
   callbox ps
   callbox ps --all --bot parrot --limit 10
+  callbox ps --outcome failed --since 2h
+  callbox ps --all --label tenant=acme --since 2026-11-01T00:00:00Z
   callbox ps --memory
   callbox ps --json | jq -r '.sessions[].id'")]
 pub struct Args {
@@ -37,6 +39,30 @@ pub struct Args {
     /// Only sessions of this bot
     #[arg(long, value_name = "NAME")]
     bot: Option<String>,
+
+    /// Only sessions in this state
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+
+    /// Only sessions that ended so: completed or failed
+    #[arg(long, value_name = "OUTCOME")]
+    outcome: Option<String>,
+
+    /// Only sessions that end or ended for this reason, e.g. machine-lost
+    #[arg(long, value_name = "CODE")]
+    code: Option<String>,
+
+    /// Only sessions accepted then or later: a time (RFC 3339), or how long ago (90s, 15m, 2h, 7d)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+
+    /// Only sessions accepted before; written as --since
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+
+    /// Only sessions with this label; more than once: with all of them
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    label: Vec<String>,
 
     /// So many at most
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -49,6 +75,59 @@ pub struct Args {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    /// Whether it is the dispatcher's list of what lives, as nothing else was asked for.
+    fn only_living(&self) -> bool {
+        !self.all && self.state.is_none() && self.outcome.is_none() && self.code.is_none()
+    }
+
+    /// What is asked for, without the page.
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let mut query = Vec::new();
+        query.extend(self.all.then(|| ("all", "true".to_owned())));
+        for (name, value) in [
+            ("bot", self.bot.clone()),
+            ("state", self.state.clone()),
+            ("outcome", self.outcome.clone()),
+            ("code", self.code.clone()),
+            ("since", time(self.since)),
+            ("until", time(self.until)),
+        ] {
+            query.extend(value.map(|value| (name, value)));
+        }
+        query.extend(self.label.iter().map(|label| ("label", label.clone())));
+        query
+    }
+}
+
+/// A time, or how long ago it was.
+fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let wrong =
+        || format!("{text:?} is no time as 2026-11-01T00:00:00Z, and no span as 90s, 15m, 2h, 7d");
+    let (count, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let count: u32 = count.parse().map_err(|_| wrong())?;
+    let ago = SignedDuration::from_secs(i64::from(count) * unit);
+    Timestamp::now().checked_sub(ago).map_err(|_| wrong())
+}
+
+/// A label as the API wants it.
+fn label(text: &str) -> Result<String, String> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not written NAME=VALUE"))?;
+    Ok(format!("{name}:{value}"))
 }
 
 #[derive(Serialize)]
@@ -67,7 +146,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         return output::json(&Listing { sessions, memory });
     }
     if sessions.is_empty() {
-        let which = if args.all { "no sessions" } else { "no sessions are alive" };
+        let which = if args.only_living() { "no sessions are alive" } else { "no sessions" };
         return output::text(&format!("{}\n", context.look.paint(DIM, which)));
     }
     let now = Timestamp::now();
@@ -80,11 +159,11 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
 async fn newest(client: &ApiClient, args: &Args) -> Result<Vec<Session>, CliError> {
     let mut found = Vec::new();
     let mut before: Option<String> = None;
+    let asked = args.query();
     while found.len() < args.limit {
         let page_size = PAGE.min(args.limit - found.len()).to_string();
         let mut query = vec![("limit", page_size.as_str())];
-        query.extend(args.all.then_some(("all", "true")));
-        query.extend(args.bot.as_deref().map(|bot| ("bot", bot)));
+        query.extend(asked.iter().map(|(name, value)| (*name, value.as_str())));
         query.extend(before.as_deref().map(|before| ("before", before)));
         let page = client.sessions(&query).await?;
         let nothing_new = page.sessions.is_empty() || page.next == before;
@@ -204,6 +283,21 @@ pub fn age(accepted: &str, now: Timestamp) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn times_may_be_spans() {
+        let at = time("2026-11-01T00:00:00+01:00").unwrap();
+        assert_eq!(at.to_string(), "2026-10-31T23:00:00Z");
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("7d", 604_800)] {
+            let ago = Timestamp::now().duration_since(time(text).unwrap()).as_secs();
+            assert!((seconds..seconds + 60).contains(&ago), "{text}: {ago}");
+        }
+        for wrong in ["", "h", "2", "2w", "-2h", "yesterday", "ü", "99999999999d"] {
+            assert!(time(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(label("a=b=c").unwrap(), "a:b=c");
+        assert!(label("a").is_err());
+    }
 
     #[test]
     fn ages_are_short() {

@@ -268,7 +268,7 @@ impl From<StoreError> for Error {
         metrics::store_error();
         tracing::error!(error = %Chain(&error), "a request failed");
         match error {
-            StoreError::Database { .. } => Error::StoreAway,
+            StoreError::Database { .. } | StoreError::Silent { .. } => Error::StoreAway,
             _ => Error::Internal,
         }
     }

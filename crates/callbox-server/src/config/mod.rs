@@ -105,6 +105,8 @@ pub struct Config {
     pub on_shutdown: OnShutdown,
     /// How long machines and calls live without a dispatcher.
     pub orphan_after: Duration,
+    /// For how long ended sessions are kept; none: for ever.
+    pub keep_history: Option<Duration>,
     /// Origins of pages that may call.
     pub allowed_origins: Vec<String>,
     /// Machines on this host.
@@ -217,6 +219,7 @@ impl Config {
                 raw::RawOnShutdown::Leave => OnShutdown::Leave,
             },
             orphan_after: orphan_after(raw.limits.orphan_after_s)?,
+            keep_history: keep_history(raw.history.keep_s)?,
             allowed_origins: raw.cors.allowed_origins,
             local: LocalSection {
                 accelerator: match raw.local.accelerator {
@@ -332,6 +335,18 @@ fn orphan_after(seconds: f64) -> Result<Duration, ConfigError> {
         return Err(wrong("limits.orphan_after_s", problem));
     }
     Ok(Duration::from_secs(span.as_secs()))
+}
+
+/// None: for ever.
+fn keep_history(seconds: u64) -> Result<Option<Duration>, ConfigError> {
+    match seconds {
+        0 => Ok(None),
+        // Long enough for whoever waits for an end, or repeats a start with its key.
+        1..60 => {
+            Err(wrong("history.keep_s", format!("{seconds} is less than a minute; 0: for ever")))
+        }
+        _ => Ok(Some(Duration::from_secs(seconds))),
+    }
 }
 
 fn boot_timeout(seconds: u64) -> Result<Duration, ConfigError> {

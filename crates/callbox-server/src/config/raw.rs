@@ -17,6 +17,7 @@ pub(super) struct Raw {
     pub replica: RawReplica,
     pub log: RawLog,
     pub limits: RawLimits,
+    pub history: RawHistory,
     pub cors: RawCors,
     pub local: RawLocal,
     /// Merged under every bot before the bots are read; here only so that it is a known key.
@@ -75,6 +76,12 @@ pub(super) struct RawLimits {
 pub(super) enum RawOnShutdown {
     End,
     Leave,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHistory {
+    pub keep_s: u64,
 }
 
 #[derive(Debug, Deserialize)]

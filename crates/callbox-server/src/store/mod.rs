@@ -90,7 +90,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<(SessionId, i64, Option<String>)>, StoreError>;
 
     /// Removes at most `limit` sessions that ended before `before`, oldest first, with their
-    /// start keys; returns their ids so that logs can go too.
+    /// start keys; returns their ids so that logs can go too. None where another replica is at it.
     async fn prune(&self, before: Time, limit: u32) -> Result<Vec<SessionId>, StoreError>;
 
     /// This deployment's identity, made at the first call.

@@ -118,7 +118,7 @@ impl TestApp {
         TestApp::configured(config(HOUSE), dir, provider, front, runtime).await
     }
 
-    async fn configured(
+    pub(crate) async fn configured(
         config: String,
         dir: TempDir,
         provider: Arc<FakeProvider>,

@@ -7,6 +7,7 @@ mod config;
 mod crash_policy;
 mod drain;
 mod duties;
+mod history;
 mod lifecycle;
 mod media;
 mod openapi;

@@ -8,7 +8,8 @@
 use std::{
     future::Future,
     ops::{Deref, DerefMut},
-    time::Duration,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use sqlx::{
@@ -29,6 +30,9 @@ const ACQUIRE: Duration = Duration::from_secs(3);
 /// A connection that was idle for longer is asked whether it still is one.
 const DOUBTFUL: Duration = Duration::from_secs(1);
 
+/// After one broke, all others are asked for so long: they often break together.
+const SUSPICION: Duration = Duration::from_secs(10);
+
 /// How long that may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -45,8 +49,28 @@ const BEGIN: &str = "
     set tcp_user_timeout = 15000;
 ";
 
+/// When a connection broke last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Broke(Arc<Mutex<Option<Instant>>>);
+
+impl Broke {
+    /// Whether a call failed because its connection broke; then it is remembered.
+    pub(super) fn by(&self, error: &StoreError) -> bool {
+        let broke = matches!(error, StoreError::Database { source: sqlx::Error::Io(_), .. });
+        if broke {
+            *self.0.lock().expect("no panic while held") = Some(Instant::now());
+        }
+        broke
+    }
+
+    fn of_late(&self) -> bool {
+        let last = *self.0.lock().expect("no panic while held");
+        last.is_some_and(|at| at.elapsed() < SUSPICION)
+    }
+}
+
 /// Connections, made as they are needed.
-pub(super) fn pool(options: PgConnectOptions) -> PgPool {
+pub(super) fn pool(options: PgConnectOptions, broke: Broke) -> PgPool {
     PgPoolOptions::new()
         .max_connections(10)
         .acquire_timeout(ACQUIRE)
@@ -54,9 +78,10 @@ pub(super) fn pool(options: PgConnectOptions) -> PgPool {
         // Ours is quicker for those that were in use a moment ago.
         .test_before_acquire(false)
         .after_connect(|connection, _| Box::pin(begin(connection)))
-        .before_acquire(|connection, meta| {
+        .before_acquire(move |connection, meta| {
+            let ask = meta.idle_for > DOUBTFUL || broke.of_late();
             Box::pin(async move {
-                if meta.idle_for > DOUBTFUL {
+                if ask {
                     answers(connection).await?;
                 }
                 Ok(true)

@@ -23,7 +23,7 @@ use super::{
     types::{cannot_migrate, doing},
     unreadable::Unreadable,
 };
-use connection::{PATIENCE, lend, within};
+use connection::{Broke, PATIENCE, lend, within};
 use hints::Hints;
 
 /// How long bringing the tables to our shape may take: indices over many rows do.
@@ -33,6 +33,7 @@ const MIGRATION: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: PgPool,
+    broke: Broke,
     hints: Hints,
     unreadable: Unreadable,
 }
@@ -47,6 +48,20 @@ macro_rules! ask {
             done
         })
         .await
+        .inspect_err(|error| {
+            $store.broke.by(error);
+        })
+    };
+}
+
+/// The same for what only reads: when the connection turns out to be broken, as after a restart of
+/// the database, it is asked again with another one.
+macro_rules! look {
+    ($store:expr, $doing:expr, $connection:ident => $work:expr) => {
+        match ask!($store, $doing, $connection => $work) {
+            Err(error) if $store.broke.by(&error) => ask!($store, $doing, $connection => $work),
+            done => done,
+        }
     };
 }
 
@@ -60,7 +75,9 @@ impl Postgres {
         let options = options.application_name("callbox");
         migrate(&options).await?;
         let hints = Hints::begin(&options);
-        Ok(Postgres { pool: connection::pool(options), hints, unreadable: Unreadable::default() })
+        let broke = Broke::default();
+        let pool = connection::pool(options, broke.clone());
+        Ok(Postgres { pool, broke, hints, unreadable: Unreadable::default() })
     }
 }
 
@@ -93,7 +110,7 @@ impl Store for Postgres {
     }
 
     async fn get(&self, id: SessionId) -> Result<Option<Versioned>, StoreError> {
-        let read = ask!(self, "read a session", c => read::one(&mut c, id));
+        let read = look!(self, "read a session", c => read::one(&mut c, id));
         read.inspect_err(|error| self.unreadable.note(error))
     }
 
@@ -106,11 +123,11 @@ impl Store for Postgres {
     }
 
     async fn living(&self) -> Result<Vec<SessionId>, StoreError> {
-        ask!(self, "list the living sessions", c => read::living(&mut c))
+        look!(self, "list the living sessions", c => read::living(&mut c))
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Versioned>, StoreError> {
-        ask!(self, "list sessions", c => read::list(&mut c, filter, &self.unreadable))
+        look!(self, "list sessions", c => read::list(&mut c, filter, &self.unreadable))
     }
 
     async fn beat(&self, replica: &Replica) -> Result<(), StoreError> {
@@ -118,7 +135,7 @@ impl Store for Postgres {
     }
 
     async fn replicas(&self, within_span: Duration) -> Result<Vec<Replica>, StoreError> {
-        ask!(self, "list the replicas", c => lease::replicas(&mut c, within_span))
+        look!(self, "list the replicas", c => lease::replicas(&mut c, within_span))
     }
 
     async fn take_over(
@@ -139,7 +156,7 @@ impl Store for Postgres {
     }
 
     async fn driven(&self, replica: &str) -> Result<Vec<SessionId>, StoreError> {
-        ask!(self, "list a replica's sessions", c => lease::driven(&mut c, replica))
+        look!(self, "list a replica's sessions", c => lease::driven(&mut c, replica))
     }
 
     async fn retire(&self, replica: &str) -> Result<(), StoreError> {
@@ -154,7 +171,7 @@ impl Store for Postgres {
         &self,
         ids: &[SessionId],
     ) -> Result<Vec<(SessionId, i64, Option<String>)>, StoreError> {
-        ask!(self, "look at versions", c => read::versions(&mut c, ids))
+        look!(self, "look at versions", c => read::versions(&mut c, ids))
     }
 
     async fn prune(&self, before: Time, limit: u32) -> Result<Vec<SessionId>, StoreError> {
@@ -162,7 +179,7 @@ impl Store for Postgres {
     }
 
     async fn deployment(&self) -> Result<Deployment, StoreError> {
-        ask!(self, "read who this deployment is", c => keys::deployment(&mut c))
+        look!(self, "read who this deployment is", c => keys::deployment(&mut c))
     }
 
     async fn add_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
@@ -170,11 +187,11 @@ impl Store for Postgres {
     }
 
     async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
-        ask!(self, "read an API key", c => keys::one(&mut c, id))
+        look!(self, "read an API key", c => keys::one(&mut c, id))
     }
 
     async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        ask!(self, "list API keys", c => keys::all(&mut c))
+        look!(self, "list API keys", c => keys::all(&mut c))
     }
 
     async fn revoke_key(&self, id: &str, now: Time) -> Result<bool, StoreError> {
@@ -182,6 +199,6 @@ impl Store for Postgres {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        ask!(self, "answer", c => async { c.ping().await.map_err(doing("answer")) })
+        look!(self, "answer", c => async { c.ping().await.map_err(doing("answer")) })
     }
 }

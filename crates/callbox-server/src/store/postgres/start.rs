@@ -20,6 +20,9 @@ const DOING: &str = "insert a session";
 /// together. The number means nothing; nobody else uses it.
 const STARTS: i64 = 0x6361_6c6c_0001;
 
+/// Held while old sessions are removed; just as meaningless.
+const PRUNING: i64 = 0x6361_6c6c_0003;
+
 /// See [`Store::insert`](super::Store::insert).
 pub(super) async fn insert(
     connection: &mut PgConnection,
@@ -145,22 +148,29 @@ pub(super) async fn save(
     Ok(if done.rows_affected() == 1 { Saved::Saved(expected + 1) } else { Saved::Conflict })
 }
 
-/// See [`Store::prune`](super::Store::prune).
+/// See [`Store::prune`](super::Store::prune). One replica does it, the others have nothing to do.
 pub(super) async fn prune(
     connection: &mut PgConnection,
     before: Time,
     limit: u32,
 ) -> Result<Vec<SessionId>, StoreError> {
+    let err = doing("remove old sessions");
+    let mut tx = connection.begin().await.map_err(&err)?;
+    let lock = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)").bind(PRUNING);
+    let alone: bool = lock.fetch_one(&mut *tx).await.map_err(&err)?;
+    if !alone {
+        return Ok(Vec::new());
+    }
     let ids: Vec<(Uuid,)> = sqlx::query_as(
         "delete from session where id in (
-             select id from session where ended_at < $1 order by ended_at limit $2
-             for update skip locked)
+             select id from session where ended_at < $1 order by ended_at limit $2)
          returning id",
     )
     .bind(before.as_micros())
     .bind(i64::from(limit))
-    .fetch_all(connection)
+    .fetch_all(&mut *tx)
     .await
-    .map_err(doing("remove old sessions"))?;
+    .map_err(&err)?;
+    tx.commit().await.map_err(&err)?;
     Ok(ids.into_iter().map(|(id,)| SessionId(id)).collect())
 }
