@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::{
+    config::OnShutdown,
     drain, metrics,
     plane::{Handle, Orders, Plane},
     replica::Lease,
@@ -119,7 +120,8 @@ pub async fn accept(plane: &Arc<Plane>, new: NewSession) -> Result<Inserted, Sto
 
 /// Why no session may live here any more, if that is so.
 fn ends_all(plane: &Plane) -> Option<EndReason> {
-    if plane.closing() {
+    // One that is left to the next dispatcher is as good as one that was accepted before.
+    if plane.closing() && plane.config.on_shutdown == OnShutdown::End {
         let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
         return Some(why);
     }

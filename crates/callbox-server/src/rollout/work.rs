@@ -156,31 +156,43 @@ async fn prepared(plane: &Plane, bot: &Arc<Bot>) -> Result<Option<Version>, Stri
 async fn clear_away(plane: &Plane) {
     let mut moved = plane.queue.changes();
     loop {
+        let mut elsewhere = false;
         for bot in plane.config.bots.values() {
             let old = plane.rollouts.of(&bot.name).map(|track| track.old).unwrap_or_default();
             for old in old {
-                if !is_needed(plane, &bot.name, &old.version).await {
-                    retire_old(plane, bot, old.version).await;
+                if is_needed_here(plane, &bot.name, &old.version) {
+                    continue;
+                }
+                match is_needed(plane, &bot.name, &old.version).await {
+                    true => elsewhere = true,
+                    false => retire_old(plane, bot, old.version).await,
                 }
             }
         }
         tokio::time::sleep(REST).await;
-        let _ = tokio::time::timeout(LOOK_AGAIN, moved.changed()).await;
+        let soon = async {
+            match elsewhere {
+                // Nothing that moves here tells, and asking for it costs the store something.
+                true => std::future::pending().await,
+                false => moved.changed().await,
+            }
+        };
+        let _ = tokio::time::timeout(LOOK_AGAIN, soon).await;
     }
 }
 
-/// Whether a session that has not ended may yet have a machine of it.
-async fn is_needed(plane: &Plane, bot: &str, version: &Version) -> bool {
+/// Whether a session that is driven or accepted here may yet have a machine of it.
+fn is_needed_here(plane: &Plane, bot: &str, version: &Version) -> bool {
     let has = |session: &Session| session.bot == bot && session.version == *version;
     let enters = |track: Track| track.entering.contains_key(version);
-    if plane.rollouts.of(bot).is_none_or(enters)
+    plane.rollouts.of(bot).is_none_or(enters)
         || plane.handles().iter().any(|(_, handle)| has(&handle.session.borrow()))
-    {
-        return true;
-    }
-    // Another dispatcher may drive some of this host's.
+}
+
+/// Whether any session that has not ended may: another dispatcher may drive some of this host's.
+async fn is_needed(plane: &Plane, bot: &str, version: &Version) -> bool {
     match living(plane, Some(bot)).await {
-        Ok(living) => living.iter().any(has),
+        Ok(living) => living.iter().any(|session| session.version == *version),
         Err(error) => {
             tracing::warn!(error = %Chain(&error), "cannot look who has an old version");
             true

@@ -1,9 +1,10 @@
 //! A dispatcher that is drained, and one that is on its way out: no new sessions, and what lives
 //! goes on or ends.
 
-use callbox_core::EventKind;
+use callbox_core::{EndCode, EndReason, EventKind, Session, SessionId, SessionSpec, State};
 use callbox_machines::Script;
 use callbox_protocol::api::{Drain, EndWarning, ErrorBody, SessionState};
+use callbox_server::{driver, store::NewSession};
 use eventsource_stream::Eventsource as _;
 use futures::StreamExt as _;
 use reqwest::{Method, Response, StatusCode};
@@ -170,4 +171,59 @@ async fn who_shuts_down_refuses_starts_and_is_not_ready() {
     }
     app.provider.release();
     app.finish().await;
+}
+
+/// Its request came before the signal, its row after it.
+#[tokio::test]
+async fn a_start_that_is_accepted_during_a_shutdown_is_ended_or_left_like_the_others() {
+    for (on_shutdown, code) in [("end", Some(EndCode::DispatcherShutdown)), ("leave", None)] {
+        let limits = format!("on_shutdown = {on_shutdown:?}");
+        let app = TestApp::with_limits(Script::default(), &limits).await;
+        let (id, _) = app.start(json!({ "bot": "parrot", "transport": "fake" })).await;
+        app.plane.close();
+        let first = app.plane.handle(SessionId::parse(&id).unwrap()).unwrap();
+        let late = SessionId::parse("6f9619ff-8b86-4d01-b42d-00cf4fc964f1").unwrap();
+        let spec = like(&first.session.borrow(), late);
+        let new = NewSession {
+            session: Session::accepted(spec, app.plane.clock.now()),
+            start_key: None,
+            replica: String::new(),
+            total_cap: 16,
+            bot_cap: 16,
+            queue_cap: 16,
+        };
+        driver::accept(&app.plane, new).await.unwrap();
+        let handle = app.plane.handle(late).unwrap();
+        let settled = |now: &Session| now.moments.ready.is_some() || now.state.why().is_some();
+        let settled = handle.until(settled).await.unwrap();
+        assert_eq!(settled.state.why().map(|why| why.code), code, "{on_shutdown}");
+        let why = EndReason::new(EndCode::Stopped, "a test");
+        handle.tell(EventKind::EndRequested(why.clone()));
+        first.tell(EventKind::EndRequested(why));
+        for handle in [handle, first] {
+            handle.until(|now| matches!(now.state, State::Ended { .. })).await;
+        }
+        app.finish().await;
+    }
+}
+
+/// What a client asks for that wants the same as another one.
+fn like(session: &Session, id: SessionId) -> SessionSpec {
+    let Session { bot, transport, provider, body, base_url, labels, version, place, .. } =
+        session.clone();
+    let Session { limits, ready_when, restarts, .. } = session.clone();
+    SessionSpec {
+        id,
+        bot,
+        transport,
+        provider,
+        body,
+        base_url,
+        labels,
+        version,
+        place,
+        limits,
+        ready_when,
+        restarts,
+    }
 }

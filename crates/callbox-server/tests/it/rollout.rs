@@ -209,6 +209,35 @@ async fn what_is_served_already_stays_and_what_comes_back_is_old_no_more() {
     app.finish().await;
 }
 
+/// Whoever is accepted while versions change has one of them, and it is there.
+#[tokio::test]
+async fn starts_during_a_switch_have_the_one_version_or_the_other() {
+    let app = TestApp::with(serving("0")).await;
+    let mut ids = Vec::new();
+    for round in 1..=5 {
+        app.provider.set(|script| script.version = Some(round.to_string()));
+        roll(&app, "parrot").await;
+        let start = || app.start(json!({ "bot": "parrot", "transport": "fake" }));
+        for (id, _) in futures::future::join_all((0..3).map(|_| start())).await {
+            ids.push(id);
+        }
+    }
+    until(&app, "parrot", serves("5")).await;
+    let mut versions = std::collections::BTreeSet::new();
+    for id in &ids {
+        let session = app.wait(id, "ready").await;
+        assert_eq!(made_of(&app, &session), session.version);
+        assert!(!app.provider.retired().contains(&session.version), "{session:?}");
+        versions.insert(session.version);
+    }
+    assert!(versions.len() > 1, "{versions:?}");
+    for id in &ids {
+        app.tell(id, EventKind::ClientLeft { detail: "a test".into() });
+    }
+    until(&app, "parrot", |rollout| rollout.versions.len() == 1).await;
+    app.finish().await;
+}
+
 #[tokio::test]
 async fn a_dispatcher_that_starts_serves_what_is_there_and_finishes_what_was() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
