@@ -148,6 +148,27 @@ async fn start_keys_and_caps(store: &dyn Store) {
     let admitted = after(&session("waits", 7), EventKind::Admitted);
     let need_not = NewSession { queue_cap: full, ..new(&admitted, None) };
     assert!(matches!(store.insert(&need_not).await.unwrap(), Inserted::Created(_)));
+
+    // A place comes free with whoever leaves it, and only then.
+    let Inserted::Created(row) = store.insert(&new(&session("leaves", 8), None)).await.unwrap()
+    else {
+        panic!("there is room in the queue")
+    };
+    let one_more = NewSession { queue_cap: full + 1, ..must_wait };
+    assert_eq!(store.insert(&one_more).await.unwrap(), Inserted::QueueFull { cap: full + 1 });
+    store.save(&after(&row.session, EventKind::Admitted), row.version).await.unwrap();
+    let row = store.get(first.id).await.unwrap().unwrap();
+    let next = after(&row.session, EventKind::Admitted);
+    let Saved::Saved(version) = store.save(&next, row.version).await.unwrap() else {
+        panic!("nobody else saves it")
+    };
+    let third = store.insert(&new(&session("caps", 9), None)).await.unwrap();
+    assert!(matches!(third, Inserted::AtCapacity { cap: 2, .. }), "admitted, it lives on");
+    end(store, Versioned { session: next, version, ..row }, EndCode::Stopped).await;
+    let third = store.insert(&new(&session("caps", 9), None)).await.unwrap();
+    assert!(matches!(third, Inserted::Created(_)), "{third:?}");
+    // That of the queue was left by two.
+    assert!(matches!(store.insert(&one_more).await.unwrap(), Inserted::Created(_)));
 }
 
 fn queued() -> Filter {

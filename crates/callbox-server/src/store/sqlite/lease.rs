@@ -53,6 +53,7 @@ pub(super) async fn replicas(
 /// See [`Store::take_over`](super::Store::take_over).
 pub(super) async fn take_over(
     pool: &SqlitePool,
+    writer: &SqlitePool,
     unreadable: &Unreadable,
     replica: &Replica,
     silence: Duration,
@@ -64,7 +65,7 @@ pub(super) async fn take_over(
     if without_driver(pool, replica, silence, lost).await.map_err(&err)?.is_empty() {
         return Ok(Vec::new());
     }
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(&err)?;
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&err)?;
     let mut taken = Vec::new();
     for (id,) in without_driver(&mut *tx, replica, silence, lost).await.map_err(&err)? {
         if taken.len() >= limit as usize {

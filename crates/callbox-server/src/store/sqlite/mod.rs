@@ -27,7 +27,11 @@ use super::{
 /// A store in an SQLite file.
 #[derive(Clone, Debug)]
 pub struct Sqlite {
+    /// For reading: readers wait for nobody.
     pool: SqlitePool,
+    /// For writing. SQLite lets one write at a time, and whoever finds another at it sleeps and
+    /// looks again; with one connection they stand in a line instead.
+    writer: SqlitePool,
     changes: broadcast::Sender<SessionId>,
     unreadable: Unreadable,
 }
@@ -48,15 +52,17 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .after_release(|connection, _| Box::pin(is_usable(connection)))
-            .connect_with(options)
-            .await
-            .map_err(doing("open its file"))?;
-        migrate(&pool).await?;
+        let connect = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .after_release(|connection, _| Box::pin(is_usable(connection)))
+                .connect_with(options.clone())
+        };
+        let writer = connect(1).await.map_err(doing("open its file"))?;
+        migrate(&writer).await?;
+        let pool = connect(4).await.map_err(doing("open its file"))?;
         let (changes, unreadable) = (broadcast::Sender::new(HINTS), Unreadable::default());
-        Ok(Sqlite { pool, changes, unreadable })
+        Ok(Sqlite { pool, writer, changes, unreadable })
     }
 
     /// Says that this session was saved. Nobody may be listening.
@@ -91,7 +97,7 @@ async fn is_usable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Erro
 #[async_trait]
 impl Store for Sqlite {
     async fn insert(&self, new: &NewSession) -> Result<Inserted, StoreError> {
-        let inserted = start::insert(&self.pool, new).await?;
+        let inserted = start::insert(&self.writer, new).await?;
         if let Inserted::Created(row) = &inserted {
             self.tell(row.session.id);
         }
@@ -120,7 +126,7 @@ impl Store for Sqlite {
         .bind(&row.doc)
         .bind(&row.id)
         .bind(expected)
-        .execute(&self.pool)
+        .execute(&self.writer)
         .await
         .map_err(doing("save a session"))?;
         if done.rows_affected() == 0 {
@@ -139,7 +145,7 @@ impl Store for Sqlite {
     }
 
     async fn beat(&self, replica: &Replica) -> Result<(), StoreError> {
-        lease::beat(&self.pool, replica).await
+        lease::beat(&self.writer, replica).await
     }
 
     async fn replicas(&self, within: Duration) -> Result<Vec<Replica>, StoreError> {
@@ -153,7 +159,8 @@ impl Store for Sqlite {
         lost: Duration,
         limit: u32,
     ) -> Result<Vec<Versioned>, StoreError> {
-        let taken = lease::take_over(&self.pool, &self.unreadable, replica, silence, lost, limit);
+        let (pool, writer) = (&self.pool, &self.writer);
+        let taken = lease::take_over(pool, writer, &self.unreadable, replica, silence, lost, limit);
         let taken = taken.await?;
         for row in &taken {
             self.tell(row.session.id);
@@ -166,7 +173,7 @@ impl Store for Sqlite {
     }
 
     async fn retire(&self, replica: &str) -> Result<(), StoreError> {
-        lease::retire(&self.pool, replica).await
+        lease::retire(&self.writer, replica).await
     }
 
     fn changes(&self) -> broadcast::Receiver<SessionId> {
@@ -188,18 +195,18 @@ impl Store for Sqlite {
         )
         .bind(before.as_micros())
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.writer)
         .await
         .map_err(doing("remove old sessions"))?;
         Ok(ids.iter().filter_map(|(id,)| SessionId::parse(id)).collect())
     }
 
     async fn deployment(&self) -> Result<Deployment, StoreError> {
-        keys::deployment(&self.pool).await
+        keys::deployment(&self.writer).await
     }
 
     async fn add_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
-        keys::add(&self.pool, key).await
+        keys::add(&self.writer, key).await
     }
 
     async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
@@ -211,7 +218,7 @@ impl Store for Sqlite {
     }
 
     async fn revoke_key(&self, id: &str, now: Time) -> Result<bool, StoreError> {
-        keys::revoke(&self.pool, id, now).await
+        keys::revoke(&self.writer, id, now).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -230,7 +237,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Sqlite::open(&dir.path().join("callbox.db")).await.unwrap();
         for _ in 0..8 {
-            let mut tx = store.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+            let mut tx = store.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
             sqlx::query("rollback").execute(&mut *tx).await.unwrap();
         }
     }

@@ -25,8 +25,9 @@ pub(super) async fn insert(pool: &SqlitePool, new: &NewSession) -> Result<Insert
         return Ok(earlier);
     }
     let (total, of_bot, queued) = sqlx::query_as(
-        "select count(*), coalesce(sum(bot = ?), 0), coalesce(sum(state = 'queued'), 0)
-         from session indexed by session_living where ended_at is null",
+        "select coalesce(sum(total), 0), coalesce(sum(iif(bot = ?, total, 0)), 0),
+             coalesce(sum(queued), 0)
+         from living",
     )
     .bind(&new.session.bot)
     .fetch_one(&mut *tx)
