@@ -24,8 +24,6 @@ use crate::{
 /// Where a dispatcher is asked.
 #[derive(Clone)]
 pub struct Door {
-    /// The process.
-    pub life: Arc<Life>,
     /// The dispatcher.
     pub plane: Arc<Plane>,
     /// Its routes.
@@ -175,7 +173,7 @@ impl Keeper {
         };
         let app = App { plane: Arc::clone(&plane), loopback: true, prometheus: None };
         let door =
-            Door { life: Arc::clone(life), plane: Arc::clone(&plane), router: api::router(app) };
+            Door { plane: Arc::clone(&plane), router: api::router(app) };
         self.world.inner().doors[self.replica] = Some(door);
         self.world.upset();
         self.world

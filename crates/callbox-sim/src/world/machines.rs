@@ -116,11 +116,15 @@ impl World {
             _ => return,
         };
         let machine = inner.machines.get_mut(key).expect("it was there, and the lock is held");
+        let cannot = matches!(script.ready, BotReady::Fails(_));
         machine.agent = Some(FakeAgent::new(script));
         machine.since = Instant::now();
         *machine.lines.last_seen() = Instant::now();
         let (behind, session) = (machine.behind_our_back, machine.session);
         inner.note(age, "machine.runs", || key.to_owned());
+        if cannot {
+            inner.facts(session).did(Cause::BotNotReady);
+        }
         if behind {
             inner.note(age, "machine.came-late", || key.to_owned());
         } else if !others.is_empty() {
@@ -236,9 +240,9 @@ impl World {
     /// The provider ends a machine, or says so.
     pub fn destroy_machine(self: &Arc<Self>, host: u64, name: &str) {
         let key = key(host, name);
-        let making = match self.inner().machines.get(&key) {
-            None => return self.note("machine.destroyed-nothing", || key.clone()),
-            Some(machine) => machine.agent.is_none(),
+        let making = self.inner().machines.get(&key).map(|machine| machine.agent.is_none());
+        let Some(making) = making else {
+            return self.note("machine.destroyed-nothing", || key.clone());
         };
         if making && self.happens(self.weather.late) {
             self.note("machine.will-come-late", || key.clone());
