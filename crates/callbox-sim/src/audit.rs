@@ -32,9 +32,21 @@ impl World {
     pub async fn watch_over(&self) {
         loop {
             sleep(Duration::from_secs(1)).await;
+            self.look_at_dispatchers();
             self.look_at_machines();
             self.look_at_rooms();
             self.look_at_deadlines();
+        }
+    }
+
+    /// While nobody is there who could do it, nothing can be expected to be done.
+    fn look_at_dispatchers(&self) {
+        let (away, all) = {
+            let doors = &self.inner().doors;
+            (doors.iter().filter(|door| door.is_none()).count(), doors.len())
+        };
+        if away == all || away > 0 && self.weather.hosted {
+            self.upset();
         }
     }
 

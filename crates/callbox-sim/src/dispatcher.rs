@@ -172,8 +172,7 @@ impl Keeper {
             None => return,
         };
         let app = App { plane: Arc::clone(&plane), loopback: true, prometheus: None };
-        let door =
-            Door { plane: Arc::clone(&plane), router: api::router(app) };
+        let door = Door { plane: Arc::clone(&plane), router: api::router(app) };
         self.world.inner().doors[self.replica] = Some(door);
         self.world.upset();
         self.world

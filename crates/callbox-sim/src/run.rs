@@ -131,8 +131,8 @@ async fn storm(world: Arc<World>) {
             let span = world.inner().dice.between(1_000, 60_000);
             world.note("store.away", || format!("{span:?}"));
             world.inner().store_away_until = Instant::now() + span;
+            world.upset_until(Instant::now() + span);
             sleep(span).await;
-            world.upset();
         }
     }
 }

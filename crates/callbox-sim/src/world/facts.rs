@@ -67,7 +67,7 @@ impl Facts {
             EndCode::MachineLost => any(&[C::MachineLost, C::HostLost]),
             EndCode::StartFailed => any(&[C::Refused]),
             EndCode::RoomFailed => any(&[C::RoomRefused]),
-            EndCode::DispatcherShutdown => any(&[C::ShutDown]),
+            EndCode::DispatcherShutdown | EndCode::Drained => any(&[C::ShutDown]),
             EndCode::MaxDuration
             | EndCode::JoinTimeout
             | EndCode::QueueTimeout

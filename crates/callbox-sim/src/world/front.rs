@@ -91,7 +91,9 @@ impl Life {
     /// The store answers this dispatcher nothing for so long.
     pub fn cut_off(&self, span: Duration) {
         self.world.note("store.cut-off", || format!("{} for {span:?}", self.name));
-        *self.cut_off_until.lock().expect("no panic while held") = Instant::now() + span;
+        let end = Instant::now() + span;
+        *self.cut_off_until.lock().expect("no panic while held") = end;
+        self.world.upset_until(end);
     }
 
     /// Until when the store answers nothing.

@@ -166,7 +166,13 @@ impl World {
 
     /// Something happened after which one must wait before one may expect anything.
     pub fn upset(&self) {
-        self.inner().healthy_since = Instant::now();
+        self.upset_until(Instant::now());
+    }
+
+    /// Until then one may not expect anything.
+    pub fn upset_until(&self, end: Instant) {
+        let mut inner = self.inner();
+        inner.healthy_since = inner.healthy_since.max(end);
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts};
 use callbox_link::{Link, fresh_wake};
 use callbox_machines::{
-    Admission, BotMachine, Claim, MachineSpec, Progress, Provider, StartFault, Started,
+    Admission, BotVersion, Claim, MachineSpec, Progress, Provider, StartFault, Started,
 };
 use callbox_protocol::agent::Phase;
 use tokio::time::timeout;
@@ -120,7 +120,7 @@ impl Provider for SimProvider {
         self.0.world.weather.hosted
     }
 
-    async fn prepare(&self, _bot: &BotMachine, _: &dyn Progress) -> Result<(), StartFault> {
+    async fn prepare(&self, _bot: &BotVersion, _: &dyn Progress) -> Result<(), StartFault> {
         Ok(())
     }
 
