@@ -3,6 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use callbox_core::{Session, SessionId, State};
+use callbox_server::replica::LOST;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -93,12 +94,16 @@ impl World {
         let mut inner = self.inner();
         let inner = &mut *inner;
         let mut wrong = Vec::new();
+        let doors = inner.doors.iter().flatten();
+        let here: Vec<String> = doors.map(|door| format!("{:016x}", door.host)).collect();
         for (id, row) in &inner.rows {
             if row.state.why().is_some() {
                 continue;
             }
             let overdue = now.since(row.deadline_at).min(inner.healthy_since.elapsed());
-            if overdue > OVERDUE {
+            let orphaned = !row.place.is_empty() && !here.contains(&row.place);
+            let most = if orphaned { OVERDUE + LOST } else { OVERDUE };
+            if overdue > most {
                 let state = row.state.kind().as_str();
                 wrong.push(("a deadline that passed", format!("{id} is still {state}")));
             }

@@ -24,6 +24,8 @@ use crate::{
 /// Where a dispatcher is asked.
 #[derive(Clone)]
 pub struct Door {
+    /// The host that it is on.
+    pub host: u64,
     /// The dispatcher.
     pub plane: Arc<Plane>,
     /// Its routes.
@@ -117,8 +119,11 @@ impl Keeper {
     /// A new host, with nothing on it.
     fn move_house(&mut self) {
         let mut inner = self.world.inner();
-        self.host = inner.dice.number(1, u64::from(u32::MAX));
+        let before = std::mem::replace(&mut self.host, inner.dice.number(1, u64::from(u32::MAX)));
         drop(inner);
+        if self.world.weather.hosted {
+            self.world.lose_host(before);
+        }
         let dir = self.dir.join(format!("host-{}", self.host));
         // Who it is would be drawn from the kernel, which no seed moves.
         let id = format!("{:016x}\n", self.host);
@@ -172,7 +177,7 @@ impl Keeper {
             None => return,
         };
         let app = App { plane: Arc::clone(&plane), loopback: true, prometheus: None };
-        let door = Door { plane: Arc::clone(&plane), router: api::router(app) };
+        let door = Door { host: self.host, plane: Arc::clone(&plane), router: api::router(app) };
         self.world.inner().doors[self.replica] = Some(door);
         self.world.upset();
         self.world

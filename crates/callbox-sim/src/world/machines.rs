@@ -237,6 +237,16 @@ impl World {
         self.remove_machine(key);
     }
 
+    /// A host is gone, with all that ran on it.
+    pub fn lose_host(&self, host: u64) {
+        let on_it = |(_, machine): &(&String, &Machine)| machine.host == host;
+        let keys: Vec<String> =
+            self.inner().machines.iter().filter(on_it).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.lose_machine(&key, "machine.lost-with-its-host");
+        }
+    }
+
     /// The provider ends a machine, or says so.
     pub fn destroy_machine(self: &Arc<Self>, host: u64, name: &str) {
         let key = key(host, name);
