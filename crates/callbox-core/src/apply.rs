@@ -110,10 +110,9 @@ fn active(next: &mut Session, event: &Event) -> Result<(), Denied> {
         }
         E::PlaceLost { detail } => place_lost(next, at, detail),
         E::RoomOpened => next.room = RoomState::Open,
-        E::RoomFailed { detail } => {
-            next.room = RoomState::Gone;
-            end(next, at, EndReason::new(EndCode::RoomFailed, detail));
-        }
+        // Still wanted, so that it is closed by name: whoever says that it was not made may be
+        // wrong, and closing nothing costs little.
+        E::RoomFailed { detail } => end(next, at, EndReason::new(EndCode::RoomFailed, detail)),
         E::BotReady { .. } => {
             next.moments.bot_said.get_or_insert(at);
             seen_ready(next, at, ReadyWhen::Bot);
@@ -159,13 +158,13 @@ fn ending(next: &mut Session, event: &Event, why: &EndReason) -> Result<(), Deni
         }
         E::PlaceLost { .. } => next.machine = gone_machine(next.machine),
         E::RoomClosed => next.room = gone_room(next.room),
-        E::RoomFailed { .. } => next.room = gone_room(next.room),
         E::Measured(seen) => next.usage = Some(*seen),
         // Too late to matter, and no news: it is ending already.
         E::EndRequested(_)
         | E::ClientLeft { .. }
         | E::ClientOverflow { .. }
         | E::RoomEmpty
+        | E::RoomFailed { .. }
         | E::BotExited { .. }
         | E::BotBroke { .. }
         | E::BotNotReady { .. }

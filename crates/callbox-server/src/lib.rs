@@ -16,6 +16,7 @@ pub mod media;
 pub mod metrics;
 mod outside;
 pub mod plane;
+pub mod planted;
 mod prepare;
 mod proxy;
 pub mod queue;

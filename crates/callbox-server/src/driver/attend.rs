@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use callbox_core::{BotExit, EndCode, EndReason, EventKind, Fault, Limits, Session};
+use callbox_core::{BotExit, EndCode, EndReason, EventKind, Fault, FaultKind, Limits, Session};
 use callbox_link::{Link, LinkError};
+use callbox_machines::Provider;
 use callbox_protocol::{
     agent::{AgentEventKind, LogLine, LogStream, Phase, SessionData},
     api::LogSource,
@@ -13,9 +14,13 @@ use futures::{
     StreamExt as _,
     stream::{BoxStream, Fuse},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::{Chain, Duties, restart::lines_of};
+use super::{
+    Chain, Duties,
+    duties::{FIRST_PAUSE, wait},
+    restart::lines_of,
+};
 use crate::{config::Bot, logs::Log, outside};
 
 /// How long a running machine may be silent when it is asked something small.
@@ -57,16 +62,10 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         let link = duties.link.borrow().clone();
         let link = match link {
             Some(link) if attempt == 0 => link,
-            _ => match timeout(ANSWER, outside::call("machine.connect", provider.connect(&name)))
-                .await
-            {
-                Ok(Ok(link)) => link,
-                Ok(Err(Fault { detail, .. })) => {
-                    lost_because = detail;
-                    continue;
-                }
-                Err(_) => {
-                    lost_because = "its agent does not answer".into();
+            _ => match connect(&*provider, &name, bot.silent_after).await {
+                Ok(link) => link,
+                Err(because) => {
+                    lost_because = because;
                     continue;
                 }
             },
@@ -100,6 +99,29 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
     }
     duties.link.send_replace(None);
     lost(lost_because)
+}
+
+/// A new way to the machine, or why there is none. A provider that cannot say is asked again for as
+/// long as a machine may be silent: its trouble must cut no call.
+async fn connect(provider: &dyn Provider, name: &str, limit: Duration) -> Result<Link, String> {
+    let end = Instant::now() + limit;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let answer = outside::call("machine.connect", provider.connect(name));
+        let because = match timeout(ANSWER, answer).await {
+            Ok(Ok(link)) => return Ok(link),
+            Ok(Err(Fault { kind: FaultKind::NotFound | FaultKind::Refused, detail })) => {
+                return Err(detail);
+            }
+            Ok(Err(Fault { kind: FaultKind::Unavailable | FaultKind::Unknown, detail })) => detail,
+            Err(_) => return Err("its agent does not answer".into()),
+        };
+        if Instant::now() + pause >= end {
+            return Err(because);
+        }
+        tracing::warn!(because, "cannot connect to the machine, trying again");
+        wait(&mut pause).await;
+    }
 }
 
 /// Resolves when the machine has answered nothing for `limit`. A guest that stands still closes

@@ -10,6 +10,7 @@
 mod address;
 mod caps;
 mod list;
+mod memory;
 mod postgres;
 mod row;
 mod sqlite;
@@ -22,8 +23,9 @@ use async_trait::async_trait;
 use callbox_core::{Session, SessionId, Time};
 use tokio::sync::broadcast;
 
-pub use address::Address;
 pub(crate) use address::shown;
+pub use address::Address;
+pub use memory::Memory;
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 pub use types::{

@@ -192,6 +192,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// The store did not answer; it may have done what was asked.
+    pub fn unanswered(doing: &'static str) -> StoreError {
+        StoreError::Database { doing, source: sqlx::Error::PoolTimedOut }
+    }
+}
+
 /// Maps a database error to what was attempted.
 pub(super) fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| StoreError::Database { doing, source }

@@ -15,7 +15,7 @@ use callbox_core::{
     apply,
 };
 use callbox_server::store::{
-    Filter, Inserted, KeyRecord, NewSession, Saved, Sqlite, StartKey, Store, Versioned,
+    Filter, Inserted, KeyRecord, Memory, NewSession, Saved, Sqlite, StartKey, Store, Versioned,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -216,6 +216,11 @@ async fn keys(store: &dyn Store) {
     assert!(!store.revoke_key("abc", Time::from_micros(9)).await.unwrap());
     assert_eq!(store.keys().await.unwrap()[0].revoked_at, Some(Time::from_micros(8)));
     assert_eq!(store.key("nobody").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn memory_keeps_the_contract() {
+    contract(&Memory::default()).await;
 }
 
 #[tokio::test]
