@@ -55,6 +55,8 @@ pub struct Script {
     pub destroy_held: bool,
     /// So many calls of `destroy` fail before one succeeds.
     pub destroy_failures: u32,
+    /// Nobody but the dispatcher that made a machine reaches it.
+    pub on_this_host: bool,
     /// How the agents of new machines behave.
     pub agent: callbox_link::fake::Script,
 }
@@ -234,6 +236,10 @@ impl FakeProvider {
 impl Provider for FakeProvider {
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn on_this_host(&self) -> bool {
+        self.script().on_this_host
     }
 
     async fn version(&self, _bot: &BotMachine) -> Result<Option<String>, Fault> {

@@ -22,7 +22,7 @@ pub struct Versioned {
 /// One running dispatcher, as the others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Its own, and new with every process: a dispatcher that starts again is another one.
+    /// Its own. A dispatcher that starts again in the same data directory has the same.
     pub id: String,
     /// Whose machines it reaches beside those that every replica does; empty for no others.
     pub place: String,

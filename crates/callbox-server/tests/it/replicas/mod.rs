@@ -161,6 +161,32 @@ async fn a_replica_that_leaves_is_followed_at_once_and_calls_go_on() {
 }
 
 #[tokio::test]
+async fn machines_of_a_host_wait_for_its_own_dispatcher() {
+    let house = House::on_sqlite(Script { on_this_host: true, ..Script::default() }).await;
+    let (a, b) = (house.dispatcher().await, house.dispatcher().await);
+    let body = json!({ "bot": "parrot", "transport": "fake" });
+    let (bound, _) = a.start(body.clone(), None).await;
+    a.wait(&bound, "ready").await;
+    house.provider.set(|script| script.on_this_host = false);
+    let (free, _) = a.start(body, None).await;
+    let dir = a.kill().await;
+    // Both were looked at when the one was taken over.
+    b.drives(&free).await;
+    assert!(b.plane().handle(SessionId::parse(&bound).unwrap()).is_none());
+    let a = house.dispatcher_on(Box::pin(std::future::ready(house.store.clone())), dir).await;
+    a.drives(&bound).await;
+    for id in [&bound, &free] {
+        // Its bot's way to it is its own dispatcher's, whoever is asked.
+        let echo = b.request(Method::POST, &format!("/sessions/{id}/echo"), &house.public);
+        assert_eq!(echo.send().await.unwrap().status(), StatusCode::OK);
+        assert_eq!(b.end(id).await, StatusCode::ACCEPTED);
+        assert_eq!(code(&b.wait(id, "ended").await), "stopped");
+    }
+    assert_eq!(house.provider.made(), 2);
+    house.is_empty().await;
+}
+
+#[tokio::test]
 async fn a_session_whose_host_is_gone_for_good_ends() {
     let house = House::on_sqlite(Script::default()).await;
     let id = SessionId(uuid::Uuid::new_v4());
