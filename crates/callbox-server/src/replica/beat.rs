@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::State;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::{BEAT, HOLD, SILENCE, lost_after, watch};
+use super::{BEAT, HOLD, SILENCE, look_around, lost_after, watch};
 use crate::{
     driver::{self, Chain},
     metrics,
@@ -123,9 +123,7 @@ async fn looks(plane: &Arc<Plane>) {
 }
 
 async fn look(plane: &Arc<Plane>, strays: bool) -> Result<(), StoreError> {
-    let mut others = plane.store.replicas(SILENCE).await?;
-    others.retain(|other| other.id != plane.replicas.id());
-    plane.replicas.know(others);
+    look_around(plane).await?;
     if strays {
         take_up_own(plane).await?;
     }

@@ -16,7 +16,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, net::TcpStream, time::timeout};
 
-use super::watch::driver_changed;
+use super::{look_around, watch::driver_changed};
 use crate::{plane::Plane, store::Replica};
 
 /// Says which replica passed a request on.
@@ -86,10 +86,7 @@ pub async fn carry(
         return Err(Unreachable::Moving);
     }
     let driver = driver.ok_or(Unreachable::Nobody)?;
-    let unknown = || Unreachable::Unknown(driver.to_owned());
-    let replica = plane.replicas.other(driver).ok_or_else(unknown)?;
-    let authority = authority(&replica.url).ok_or_else(unknown)?;
-    let stream = connect(&replica, &authority).await?;
+    let (stream, authority) = reach(plane, driver).await?;
     let lost = || Unreachable::Lost(driver.to_owned());
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|_| lost())?;
@@ -122,8 +119,27 @@ pub async fn carry(
     Ok(Response::from_parts(parts, Body::new(body)))
 }
 
-async fn connect(replica: &Replica, authority: &str) -> Result<TcpStream, Unreachable> {
-    let connecting = timeout(CONNECT, TcpStream::connect(authority)).await;
+/// A connection to a replica, and what it is called there. Where it was a moment ago, it may not be
+/// any more: then it is looked up.
+async fn reach(plane: &Plane, driver: &str) -> Result<(TcpStream, String), Unreachable> {
+    let known = plane.replicas.other(driver);
+    let reached = connect(driver, known.as_ref()).await;
+    if reached.is_ok() || look_around(plane).await.is_err() {
+        return reached;
+    }
+    match plane.replicas.other(driver) {
+        now if now == known => reached,
+        now => connect(driver, now.as_ref()).await,
+    }
+}
+
+async fn connect(
+    driver: &str,
+    replica: Option<&Replica>,
+) -> Result<(TcpStream, String), Unreachable> {
+    let address = replica.and_then(|replica| Some((replica, authority(&replica.url)?)));
+    let (replica, authority) = address.ok_or_else(|| Unreachable::Unknown(driver.to_owned()))?;
+    let connecting = timeout(CONNECT, TcpStream::connect(&authority)).await;
     let stream = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let stream = stream.map_err(|source| Unreachable::Refused {
         replica: replica.id.clone(),
@@ -132,7 +148,7 @@ async fn connect(replica: &Replica, authority: &str) -> Result<TcpStream, Unreac
     })?;
     // Audio waits for nothing. It works without, only later.
     let _ = stream.set_nodelay(true);
-    Ok(stream)
+    Ok((stream, authority))
 }
 
 /// The request as the other replica gets it.

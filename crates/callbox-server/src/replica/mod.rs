@@ -39,7 +39,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{config::Config, random, store::Replica};
+use crate::{
+    config::Config,
+    plane::Plane,
+    random,
+    store::{Replica, StoreError},
+};
 pub use beat::{begin, leave, run};
 use watch::Watched;
 
@@ -187,6 +192,14 @@ impl Replicas {
     fn known(&self) -> MutexGuard<'_, Vec<Replica>> {
         self.others.lock().expect("no panic while held")
     }
+}
+
+/// Sees who else there is.
+async fn look_around(plane: &Plane) -> Result<(), StoreError> {
+    let mut others = plane.store.replicas(SILENCE).await?;
+    others.retain(|other| other.id != plane.replicas.id());
+    plane.replicas.know(others);
+    Ok(())
 }
 
 /// Who the replica of this data directory is, from the file that says so.
