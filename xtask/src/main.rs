@@ -5,6 +5,7 @@
 //! prints what it saw. All keep what is slow to make under `target/`, and tell
 //! what they are doing and how long it took.
 
+mod bench_history;
 mod build;
 mod demo;
 mod host;
@@ -26,6 +27,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    BenchHistory(bench_history::Args),
     Demo(demo::Args),
     Test(test::Args),
     VmTest(vm_test::Args),
@@ -33,6 +35,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::BenchHistory(args) => bench_history::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::VmTest(args) => vm_test::run(&args),

@@ -43,19 +43,36 @@ pub fn create_data_dir(path: &Path) -> Result<(), CliError> {
 /// files of its parent open: the lock is free a moment later.
 const STILL_HELD: Duration = Duration::from_secs(2);
 
-/// One dispatcher a data directory: two would sweep each other's machines.
-pub fn lock(data_dir: &Path) -> Result<File, CliError> {
-    let file_error = |doing: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |source| CliError::File { doing, path, source }
-    };
+/// A data directory that is ours as long as this is there.
+#[derive(Debug)]
+pub struct Held {
+    _dir: File,
+    _database: Option<File>,
+}
+
+/// One dispatcher a data directory: two would sweep each other's machines. And one a database: where
+/// that is a link to the database of another directory, that one is taken as well.
+pub fn lock(data_dir: &Path) -> Result<Held, CliError> {
     create_data_dir(data_dir)?;
-    let path = data_dir.join("callbox.lock");
-    let file = File::create(&path).map_err(file_error("create", &path))?;
+    let dir = hold(data_dir)?;
+    let ours = data_dir.canonicalize().ok();
+    let database = data_dir.join("callbox.db").canonicalize().ok();
+    let elsewhere =
+        database.as_deref().and_then(Path::parent).filter(|at| Some(*at) != ours.as_deref());
+    Ok(Held { _dir: dir, _database: elsewhere.map(hold).transpose()? })
+}
+
+fn hold(dir: &Path) -> Result<File, CliError> {
+    let path = dir.join("callbox.lock");
+    let file = File::create(&path).map_err(|source| CliError::File {
+        doing: "create",
+        path: path.clone(),
+        source,
+    })?;
     let began = Instant::now();
     while file.try_lock().is_err() {
         if began.elapsed() > STILL_HELD {
-            return Err(CliError::Busy(data_dir.to_owned()));
+            return Err(CliError::Busy(dir.to_owned()));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -108,5 +125,21 @@ mod tests {
         freed.join().expect("it does not panic");
         assert!(matches!(lock(&data), Err(CliError::Busy(_))), "this one stays");
         drop(held);
+    }
+
+    #[test]
+    fn a_database_that_is_a_link_is_taken_where_it_is() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let (one, other) = (home.path().join("one"), home.path().join("other"));
+        let first = lock(&one).expect("free");
+        std::fs::write(one.join("callbox.db"), "").expect("written");
+        create_data_dir(&other).expect("created");
+        std::os::unix::fs::symlink(one.join("callbox.db"), other.join("callbox.db"))
+            .expect("linked");
+        assert!(matches!(lock(&other), Err(CliError::Busy(dir)) if dir.ends_with("one")));
+        drop(first);
+        let second = lock(&other).expect("free now");
+        assert!(matches!(lock(&one), Err(CliError::Busy(_))), "its database is taken");
+        drop(second);
     }
 }

@@ -19,7 +19,6 @@ use tokio::sync::broadcast;
 use super::{
     Deployment, Filter, Inserted, KeyRecord, NewSession, Replica, Saved, Store, StoreError,
     Versioned,
-    row::to_row,
     types::{HINTS, cannot_migrate, doing},
     unreadable::Unreadable,
 };
@@ -110,30 +109,11 @@ impl Store for Sqlite {
     }
 
     async fn save(&self, session: &Session, expected: i64) -> Result<Saved, StoreError> {
-        let row = to_row(session);
-        let done = sqlx::query(
-            "update session set version = version + 1,
-                 place = ?, state = ?, deadline_at = ?, ended_at = ?, end_code = ?, outcome = ?,
-                 doc = ?
-             where id = ? and version = ?",
-        )
-        .bind(&row.place)
-        .bind(&row.state)
-        .bind(row.deadline_at)
-        .bind(row.ended_at)
-        .bind(row.end_code)
-        .bind(row.outcome)
-        .bind(&row.doc)
-        .bind(&row.id)
-        .bind(expected)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("save a session"))?;
-        if done.rows_affected() == 0 {
-            return Ok(Saved::Conflict);
+        let saved = start::save(&self.writer, session, expected).await?;
+        if let Saved::Saved(_) = saved {
+            self.tell(session.id);
         }
-        self.tell(session.id);
-        Ok(Saved::Saved(expected + 1))
+        Ok(saved)
     }
 
     async fn living(&self) -> Result<Vec<SessionId>, StoreError> {
@@ -230,7 +210,62 @@ impl Store for Sqlite {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use sqlx::{Executor as _, Row as _};
+
     use super::*;
+
+    /// A start and a save must not become slower with every session that ever ended.
+    #[tokio::test]
+    async fn a_start_and_a_save_look_at_no_row_but_their_own_and_the_living() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("callbox.db")).await.unwrap();
+        for sql in start::ASKED {
+            let plan = format!("explain query plan {sql}");
+            let steps = store.pool.fetch_all(sqlx::AssertSqlSafe(plan)).await.unwrap();
+            for step in steps {
+                let step: String = step.get("detail");
+                let by_index = ["sqlite_autoindex_session_1", "sqlite_autoindex_start_key_1"];
+                // One row a bot.
+                let of_the_living = step == "SCAN living";
+                let found = step.starts_with("SEARCH") && by_index.iter().any(|i| step.contains(i));
+                assert!(found || of_the_living, "{step:?} in {sql}");
+            }
+        }
+    }
+
+    /// A full disk, as SQLite sees it: no further page.
+    #[tokio::test]
+    async fn a_full_disk_loses_nothing_that_was_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("callbox.db")).await.unwrap();
+        let pages = async |most: u32| {
+            let pragma = format!("pragma max_page_count = {most}");
+            store.writer.execute(sqlx::AssertSqlSafe(pragma)).await.unwrap();
+        };
+        pages(1).await;
+        let mut kept = Vec::new();
+        let key = |n: usize| KeyRecord {
+            id: n.to_string(),
+            kind: "public".into(),
+            name: "x".repeat(1000),
+            hash: vec![0; 32],
+            created_at: Time::from_micros(0),
+            revoked_at: None,
+        };
+        let full = loop {
+            match store.add_key(&key(kept.len())).await {
+                Ok(()) => kept.push(key(kept.len())),
+                Err(error) => break error,
+            }
+            assert!(kept.len() < 1000, "it never becomes full");
+        };
+        assert!(std::error::Error::source(&full).unwrap().to_string().contains("full"), "{full:?}");
+        store.add_key(&key(kept.len())).await.expect_err("still full");
+        pages(u32::MAX - 1).await;
+        store.add_key(&key(kept.len())).await.expect("there is room again");
+        kept.push(key(kept.len()));
+        assert_eq!(store.keys().await.unwrap().len(), kept.len());
+    }
 
     #[tokio::test]
     async fn a_transaction_that_sqlite_ended_by_itself_spoils_no_connection() {

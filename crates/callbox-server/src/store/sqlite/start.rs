@@ -1,10 +1,11 @@
-//! A session comes in.
+//! A session comes in, and moves on.
 
+use callbox_core::Session;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use super::{
     super::{
-        Inserted, NewSession, StartKey, StoreError, Versioned,
+        Inserted, NewSession, Saved, StartKey, StoreError, Versioned,
         caps::{Living, in_the_way},
         row::to_row,
         types::doing,
@@ -13,6 +14,27 @@ use super::{
 };
 
 const DOING: &str = "insert a session";
+
+const BOUGHT: &str = "select body_hash, session_id from start_key where scope = ? and key = ?";
+
+const COUNT: &str = "
+    select coalesce(sum(total), 0), coalesce(sum(iif(bot = ?, total, 0)), 0),
+        coalesce(sum(queued), 0)
+    from living";
+
+const INSERT: &str = "
+    insert into session (id, version, replica, place, bot, state, created_at, deadline_at, ended_at,
+                         end_code, outcome, doc)
+    values (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+const SAVE: &str = "
+    update session set version = version + 1, place = ?, state = ?, deadline_at = ?, ended_at = ?,
+        end_code = ?, outcome = ?, doc = ?
+    where id = ? and version = ?";
+
+/// What a start and a save ask for, for a look at how that is found.
+#[cfg(test)]
+pub(super) const ASKED: [&str; 4] = [BOUGHT, COUNT, INSERT, SAVE];
 
 /// See [`Store::insert`](super::Store::insert).
 pub(super) async fn insert(pool: &SqlitePool, new: &NewSession) -> Result<Inserted, StoreError> {
@@ -24,40 +46,28 @@ pub(super) async fn insert(pool: &SqlitePool, new: &NewSession) -> Result<Insert
     {
         return Ok(earlier);
     }
-    let (total, of_bot, queued) = sqlx::query_as(
-        "select coalesce(sum(total), 0), coalesce(sum(iif(bot = ?, total, 0)), 0),
-             coalesce(sum(queued), 0)
-         from living",
-    )
-    .bind(&new.session.bot)
-    .fetch_one(&mut *tx)
-    .await
-    .map_err(&err)?;
+    let living = sqlx::query_as(COUNT).bind(&new.session.bot).fetch_one(&mut *tx).await;
+    let (total, of_bot, queued) = living.map_err(&err)?;
     if let Some(refusal) = in_the_way(new, Living { total, of_bot, queued }) {
         return Ok(refusal);
     }
     let row = to_row(&new.session);
     let replica = Some(&new.replica).filter(|id| !id.is_empty());
-    sqlx::query(
-        "insert into session
-             (id, version, replica, place, bot, state, created_at, deadline_at, ended_at,
-              end_code, outcome, doc)
-         values (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&row.id)
-    .bind(replica)
-    .bind(&row.place)
-    .bind(&row.bot)
-    .bind(&row.state)
-    .bind(row.created_at)
-    .bind(row.deadline_at)
-    .bind(row.ended_at)
-    .bind(row.end_code)
-    .bind(row.outcome)
-    .bind(&row.doc)
-    .execute(&mut *tx)
-    .await
-    .map_err(&err)?;
+    sqlx::query(INSERT)
+        .bind(&row.id)
+        .bind(replica)
+        .bind(&row.place)
+        .bind(&row.bot)
+        .bind(&row.state)
+        .bind(row.created_at)
+        .bind(row.deadline_at)
+        .bind(row.ended_at)
+        .bind(row.end_code)
+        .bind(row.outcome)
+        .bind(&row.doc)
+        .execute(&mut *tx)
+        .await
+        .map_err(&err)?;
     for (key, value) in &new.session.labels {
         let label = "insert into label (session_id, key, value, created_at) values (?, ?, ?, ?)";
         let label = sqlx::query(label).bind(&row.id).bind(key).bind(value).bind(row.created_at);
@@ -78,17 +88,39 @@ async fn bought(
     tx: &mut Transaction<'_, Sqlite>,
     key: &StartKey,
 ) -> Result<Option<Inserted>, StoreError> {
-    let earlier: Option<(String, String)> =
-        sqlx::query_as("select body_hash, session_id from start_key where scope = ? and key = ?")
-            .bind(&key.scope)
-            .bind(&key.key)
-            .fetch_optional(&mut **tx)
-            .await
-            .map_err(doing(DOING))?;
+    let earlier: Option<(String, String)> = sqlx::query_as(BOUGHT)
+        .bind(&key.scope)
+        .bind(&key.key)
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(doing(DOING))?;
     let Some((body_hash, id)) = earlier else { return Ok(None) };
     if body_hash != key.body_hash {
         return Ok(Some(Inserted::KeyReused));
     }
     // A key goes with its session, so the session is there.
     Ok(read::one(&mut **tx, &id).await?.map(Inserted::Existing))
+}
+
+/// See [`Store::save`](super::Store::save).
+pub(super) async fn save(
+    pool: &SqlitePool,
+    session: &Session,
+    expected: i64,
+) -> Result<Saved, StoreError> {
+    let row = to_row(session);
+    let done = sqlx::query(SAVE)
+        .bind(&row.place)
+        .bind(&row.state)
+        .bind(row.deadline_at)
+        .bind(row.ended_at)
+        .bind(row.end_code)
+        .bind(row.outcome)
+        .bind(&row.doc)
+        .bind(&row.id)
+        .bind(expected)
+        .execute(pool)
+        .await
+        .map_err(doing("save a session"))?;
+    Ok(if done.rows_affected() == 1 { Saved::Saved(expected + 1) } else { Saved::Conflict })
 }

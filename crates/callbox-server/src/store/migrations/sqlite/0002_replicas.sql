@@ -29,10 +29,11 @@ create table label (
 create index label_newest on label (key, value, created_at desc, session_id desc);
 
 -- The living, found without touching a row: what a start counts by, what is without a driver,
--- and the list that people look at.
+-- and the list that people look at. `ended_at` is in them, as SQLite looks at it all the same.
 drop index session_living;
 create index session_living on session (bot, state) where ended_at is null;
-create index session_driver on session (replica, place, left_at, created_at, id) where ended_at is null;
+create index session_driver on session (replica, place, left_at, created_at, id, ended_at)
+    where ended_at is null;
 create index session_newest_living on session (created_at desc, id desc) where ended_at is null;
 
 -- Each way in which all sessions are looked for has an index in the order of the list.
