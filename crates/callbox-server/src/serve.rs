@@ -163,15 +163,20 @@ pub async fn end_all(plane: &Plane, which: impl Fn(&Handle) -> bool) {
     };
     let all = async {
         // Again, until none is left: a start may have been under way when the first were told.
-        while let Some((_, handle)) = some().pop() {
-            for (_, handle) in some() {
+        loop {
+            let told = some();
+            if told.is_empty() {
+                return;
+            }
+            for (_, handle) in &told {
                 let why =
                     EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
                 handle.tell(EventKind::EndRequested(why));
             }
-            // The sender goes with the driver, and the driver when nothing is left to do.
-            let mut session = handle.session;
-            while session.changed().await.is_ok() {}
+            for (_, Handle { mut session, .. }) in told {
+                // The sender goes with the driver, and the driver when nothing is left to do.
+                while session.changed().await.is_ok() {}
+            }
         }
     };
     if tokio::time::timeout(LAST_CALLS, all).await.is_err() {

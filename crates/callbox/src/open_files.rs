@@ -13,7 +13,7 @@ pub fn raise(wanted: Option<u64>) -> Option<u64> {
     let mut raised = Rlimit { current: now.maximum, maximum: now.maximum };
     if !enough(now.maximum) {
         let more = Rlimit { current: wanted, maximum: wanted };
-        if setrlimit(Resource::Nofile, more.clone()).is_ok() {
+        if setrlimit(Resource::Nofile, more).is_ok() {
             return wanted;
         }
         raised.current = now.maximum;

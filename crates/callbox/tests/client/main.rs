@@ -4,5 +4,6 @@
 
 mod call;
 mod commands;
+mod load;
 mod operate;
 mod support;

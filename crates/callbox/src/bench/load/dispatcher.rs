@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -15,6 +15,8 @@ use crate::error::CliError;
 
 /// How long it may take to say where it serves.
 const SERVES: Duration = Duration::from_secs(60);
+/// How long a killed process may take to end, which has to give much memory back.
+const GONE: Duration = Duration::from_secs(20);
 /// How much of its own log is shown when it fails.
 const LAST_WORDS: usize = 2000;
 /// The bot's name in its configuration.
@@ -89,12 +91,16 @@ impl Dispatcher {
         let data = self.home.path().join("data");
         (size(data.clone()), size(data.join("logs")))
     }
+}
 
-    /// Ends it at once, and waits until it is gone.
-    pub async fn end(mut self) -> Result<(), CliError> {
-        self.process.kill().await?;
-        self.home.close()?;
-        Ok(())
+impl Drop for Dispatcher {
+    /// Waits until it is gone: while it lives, it may write into what goes next.
+    fn drop(&mut self) {
+        let _ = self.process.start_kill();
+        let begun = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) && begun.elapsed() < GONE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

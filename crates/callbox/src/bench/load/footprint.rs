@@ -45,6 +45,12 @@ pub fn own_rss() -> u64 {
     field(&status, "VmRSS:").unwrap_or_default() * 1024
 }
 
+/// Processes that wanted to run, on average over the last minute.
+pub fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or_default()
+}
+
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

@@ -34,7 +34,8 @@ use report::Report;
 #[command(after_help = "\
 Percentiles are by nearest rank: every number printed was measured.
 Memory is what the dispatcher's process has in RAM (PSS), less what it had when it was empty. It
-contains the fake machines; what one takes alone is printed beside it.
+contains the fake machines; what one takes alone is printed beside it. As many clients join as this
+process may have files open (`ulimit -n`); the other sessions have a bot that is ready.
 The rate is the highest at which the 99th percentile of the answer to a start stays within
 --within, found by trying; each start is counted from when it was due.
 
@@ -70,6 +71,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Files that a process has open besides the sockets of the calls.
+const FILES_BESIDE: u64 = 6144;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rate {
@@ -112,8 +116,9 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
 
 async fn measure(args: &Args, context: &Context) -> Result<Report, CliError> {
     let most = args.sessions.iter().copied().max().unwrap_or_default();
-    // A socket for each session here and there, and for its log; and some for the rest.
-    open_files::raise(Some(u64::from(most) * 2 + 8192));
+    // A socket for each session here and there, and some for the rest.
+    let files = open_files::raise(Some(u64::from(most) + FILES_BESIDE)).unwrap_or(u64::MAX);
+    let load_average = footprint::load_average();
     let progress = Progress::new(context.quiet());
     progress.doing("measuring what a fake machine takes");
     let machine = machines::alone().await.map_err(CliError::Serve)?;
@@ -125,11 +130,12 @@ async fn measure(args: &Args, context: &Context) -> Result<Report, CliError> {
         },
         within: Duration::from_millis(args.within),
         store: args.store.as_deref(),
+        most_calls: usize::try_from(files.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX),
     };
     let mut rounds = Vec::new();
     for sessions in &args.sessions {
         rounds.push(round::run(*sessions, &plan, &progress).await?);
     }
     progress.done();
-    Ok(Report::new(machine, args.within, args.store.is_some(), rounds))
+    Ok(Report::new(machine, load_average, args.within, args.store.is_some(), rounds))
 }

@@ -18,6 +18,8 @@ pub struct Report {
     /// By the clock of the host below.
     at: String,
     pub host: Host,
+    /// Of that host over the last minute, before anything began.
+    pub load_average: f64,
     /// Whether this binary was built with optimization.
     pub optimized: bool,
     /// `sqlite`, or as it was given.
@@ -66,12 +68,15 @@ pub struct Memory {
     pub empty: Footprint,
     /// All bots are ready, nobody has joined.
     pub ready: Footprint,
-    /// All clients are in their calls, which are carried by the dispatcher itself: fake machines
+    /// The clients are in their calls, which are carried by the dispatcher itself: fake machines
     /// have no port that a relay could reach.
     pub live: Footprint,
-    /// Bytes (PSS) per session that is ready, less those of the empty dispatcher.
-    pub bytes_per_ready_session: u64,
-    pub bytes_per_live_session: u64,
+    /// Bytes (PSS) per session, less those of the empty dispatcher.
+    pub bytes_per_session: u64,
+    /// Clients that are in their calls.
+    pub calls: usize,
+    /// What carrying one takes besides.
+    pub bytes_per_call: u64,
 }
 
 /// What it does while nothing is asked of it.
@@ -95,12 +100,19 @@ pub struct Cost {
 }
 
 impl Report {
-    pub fn new(machine: u64, within_ms: u64, elsewhere: bool, rounds: Vec<Round>) -> Report {
+    pub fn new(
+        machine: u64,
+        load_average: f64,
+        within_ms: u64,
+        elsewhere: bool,
+        rounds: Vec<Round>,
+    ) -> Report {
         Report {
             benchmark: "load",
             callbox: env!("CARGO_PKG_VERSION"),
             at: jiff::Timestamp::now().to_string(),
             host: Host::describe(),
+            load_average,
             optimized: !cfg!(debug_assertions),
             store: if elsewhere { "as given" } else { "sqlite" },
             within_ms,
@@ -122,13 +134,20 @@ impl Report {
 }
 
 impl Memory {
-    pub fn of(empty: &Footprint, ready: &Footprint, live: &Footprint, count: usize) -> Memory {
-        let each = |full: &Footprint| {
-            full.pss_bytes.saturating_sub(empty.pss_bytes) / (count as u64).max(1)
+    pub fn of(
+        empty: &Footprint,
+        ready: &Footprint,
+        live: &Footprint,
+        sessions: usize,
+        calls: usize,
+    ) -> Memory {
+        let each = |more: &Footprint, less: &Footprint, count: usize| {
+            more.pss_bytes.saturating_sub(less.pss_bytes) / (count as u64).max(1)
         };
         Memory {
-            bytes_per_ready_session: each(ready),
-            bytes_per_live_session: each(live),
+            bytes_per_session: each(ready, empty, sessions),
+            calls,
+            bytes_per_call: each(live, ready, calls),
             empty: *empty,
             ready: *ready,
             live: *live,
@@ -174,7 +193,8 @@ fn ratios(rounds: &[Round]) -> BTreeMap<String, BTreeMap<&'static str, f64>> {
         let memory = |bytes: u64| Some(bytes as f64);
         let start = |pick: fn(&Distribution) -> f64| round.steady.start_ms.as_ref().map(pick);
         [
-            ("memory_per_session", memory(round.memory.bytes_per_live_session)),
+            ("memory_per_session", memory(round.memory.bytes_per_session)),
+            ("memory_per_call", memory(round.memory.bytes_per_call)),
             ("rate", Some(round.steady.per_s)),
             ("start_p50", start(|of| of.p50)),
             ("start_p99", start(|of| of.p99)),

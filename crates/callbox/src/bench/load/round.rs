@@ -23,7 +23,8 @@ const AT_ONCE: usize = 32;
 const PROBE: Duration = Duration::from_secs(5);
 /// So many rates between none and the most are tried.
 const PROBES: u32 = 5;
-/// For so long nothing is asked of it: every machine is asked whether it lives in that time.
+/// For at most so long nothing is asked of it: every machine is asked whether it lives in that
+/// time.
 const IDLE: Duration = Duration::from_secs(20);
 /// A rate that was not held for the whole time is lowered so often.
 const ATTEMPTS: u32 = 4;
@@ -35,6 +36,8 @@ pub struct Plan<'a> {
     pub rate: Option<f64>,
     pub within: Duration,
     pub store: Option<&'a str>,
+    /// As many clients may join.
+    pub most_calls: usize,
 }
 
 /// Fills one and measures it.
@@ -49,18 +52,19 @@ pub async fn run(sessions: u32, plan: &Plan<'_>, progress: &Progress) -> Result<
 
     let (started, fill) = fill(&client, sessions, progress).await;
     let ready = dispatcher.footprint()?;
-    let (mut callers, mut failures) = join(&started, progress).await;
+    let calls = &started[..started.len().min(plan.most_calls)];
+    let (mut callers, mut failures) = join(calls, progress).await;
     let live = dispatcher.footprint()?;
     let (store_full, logs_full) = dispatcher.on_disk();
     for (reason, count) in &fill.failures {
         *failures.entry(reason.clone()).or_insert(0) += count;
     }
-    let memory = Memory::of(&empty, &ready, &live, started.len());
+    let memory = Memory::of(&empty, &ready, &live, started.len(), calls.len());
     let per_session = |bytes: u64| bytes / (started.len() as u64).max(1);
 
     progress.doing("letting them live");
     let begun = Instant::now();
-    tokio::time::sleep(IDLE).await;
+    tokio::time::sleep(plan.seconds.min(IDLE)).await;
     let idle = Idle::of(dispatcher.footprint()?.cpu.saturating_sub(live.cpu), begun.elapsed());
 
     let (most, steady, cost) = beside(&client, &dispatcher, plan, progress).await?;
@@ -83,7 +87,7 @@ pub async fn run(sessions: u32, plan: &Plan<'_>, progress: &Progress) -> Result<
     };
     progress.doing("ending the dispatcher");
     drop(callers);
-    dispatcher.end().await?;
+    drop(dispatcher);
     Ok(round)
 }
 

@@ -11,8 +11,8 @@ pub fn draw(report: &Report, look: Look) -> String {
     let dot = look.glyph("·", "|");
     let host = &report.host;
     let machine = format!(
-        "{} {dot} {} cores {dot} {} MiB {dot} Linux {} {dot} store {}",
-        host.cpu, host.cores, host.memory_mib, host.kernel, report.store
+        "{} {dot} {} cores (load {:.1} before) {dot} {} MiB {dot} Linux {} {dot} store {}",
+        host.cpu, host.cores, report.load_average, host.memory_mib, host.kernel, report.store
     );
     let mut text = format!("\n  {}\n", look.paint(DIM, printable(&machine)));
     if !report.optimized {
@@ -37,10 +37,11 @@ fn one(text: &mut String, round: &Round, report: &Report, look: Look) {
     let memory = &round.memory;
     let _ = writeln!(
         text,
-        "  memory per session  {} (with its client carried here), {} before it joined; of that a fake machine {}",
-        look.paint(BOLD, kib(memory.bytes_per_live_session)),
-        kib(memory.bytes_per_ready_session),
+        "  memory per session  {}, of that a fake machine {}; {} more where its client is carried here ({} are)",
+        look.paint(BOLD, kib(memory.bytes_per_session)),
         kib(report.fake_machine_bytes),
+        kib(memory.bytes_per_call),
+        memory.calls,
     );
     let mib = |bytes: u64| bytes / (1 << 20);
     let _ = writeln!(
