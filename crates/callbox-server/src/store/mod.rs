@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use callbox_core::{Session, SessionId, Time};
 use tokio::sync::broadcast;
 
-pub(crate) use address::shown;
 pub use address::Address;
+pub(crate) use address::shown;
 pub use memory::Memory;
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
