@@ -5,21 +5,19 @@
 
 /// Every fault that can be planted, and what it is.
 pub const FAULTS: &[(&str, &str)] = &[
-    ("no-intent", "the row that is saved does not say that a machine is wanted"),
-    ("no-sweeper", "nobody looks for machines that no session claims"),
-    ("sweep-backwards", "the sweep lists sessions before machines"),
-    ("no-compare-and-set", "a save does not look whether the row has moved on"),
+    ("no-intent", "the machine is bought before its session is saved"),
     ("unknown-is-refused", "a machine whose fate is unknown counts as not made"),
-    ("destroy-once", "a failed destroy is not tried again"),
-    ("room-not-owed", "the room of an ended session is not closed"),
-    ("two-at-once", "the next machine is made before the last one is gone"),
-    ("key-not-kept", "an idempotency key is not written down"),
+    ("destroy-once", "a destroy that failed is not tried again"),
+    ("two-at-once", "the next machine is wanted before the last one is gone"),
+    ("room-not-owed", "the room of a session that ends is not closed"),
+    ("no-sweeper", "nobody looks for what no session claims"),
+    ("sweep-backwards", "the sweep lists sessions before machines"),
     ("no-timer", "deadlines wake nobody"),
+    ("no-resume", "a dispatcher that comes back does not take up what it drove"),
     ("no-take-over", "sessions of a silent dispatcher stay with it"),
     ("no-hold", "a dispatcher that is cut off from the store goes on"),
-    ("data-twice", "a machine is given its session's data without asking whether it has it"),
-    ("end-not-written", "the end of a session is acknowledged before it is written down"),
-    ("safe-after-all", "a start that may have happened is called safe to repeat"),
+    ("end-not-written", "an end is acknowledged before it is written down"),
+    ("said-to-be-safe", "a start that may have happened is called safe to repeat"),
 ];
 
 #[cfg(feature = "planted")]

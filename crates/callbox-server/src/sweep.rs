@@ -13,6 +13,9 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// Sweeps now and from then on.
 pub async fn run(plane: Arc<Plane>) {
+    if crate::planted::is("no-sweeper") {
+        return std::future::pending().await;
+    }
     loop {
         if let Err(error) = once(&plane).await {
             tracing::warn!(error = %Chain(&error), "cannot sweep, trying again later");
@@ -28,6 +31,11 @@ pub async fn run(plane: Arc<Plane>) {
 pub async fn once(plane: &Plane) -> Result<usize, StoreError> {
     let mut swept = plane.relays.sweep(&*plane.store).await?;
     for (name, provider) in &plane.providers {
+        let early = if crate::planted::is("sweep-backwards") {
+            Some(Claims::of(&*plane.store).await?)
+        } else {
+            None
+        };
         let machines = match provider.list().await {
             Ok(machines) => machines,
             Err(fault) => {
@@ -38,7 +46,10 @@ pub async fn once(plane: &Plane) -> Result<usize, StoreError> {
         if machines.is_empty() {
             continue;
         }
-        let claims = Claims::of(&*plane.store).await?;
+        let claims = match early {
+            Some(claims) => claims,
+            None => Claims::of(&*plane.store).await?,
+        };
         for machine in machines.iter().filter(|machine| !claims.machine(machine)) {
             tracing::warn!(provider = name, machine, "destroying a machine that no session claims");
             match provider.destroy(machine).await {

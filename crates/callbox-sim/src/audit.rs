@@ -3,7 +3,6 @@
 use std::{sync::Mutex, time::Duration};
 
 use callbox_core::{Session, SessionId, State};
-use callbox_server::replica::LOST;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -18,6 +17,8 @@ pub const UNOWNED: Duration = Duration::from_secs(150);
 /// In a healthy world, a deadline is acted on within so long: a dispatcher that died is noticed in
 /// ten seconds, clocks are some seconds wrong, and the store may have to be asked more than once.
 pub const OVERDUE: Duration = Duration::from_secs(25);
+/// A host that is gone is given up after so long: dispatchers take a minute more than machines.
+const LOST: Duration = Duration::from_secs(DEAD_MAN.as_secs() + 60);
 /// A machine that no dispatcher speaks to is gone after so long: it looks every few seconds.
 const ALONE: Duration = Duration::from_secs(DEAD_MAN.as_secs() + 10);
 /// After the storm, all must be over within so long.

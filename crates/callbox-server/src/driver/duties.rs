@@ -11,7 +11,7 @@ use callbox_protocol::api::LogSource;
 use callbox_transports::Transport;
 
 use super::{Duties, attend, warn::warn};
-use crate::{config::Bot, outside};
+use crate::{config::Bot, outside, planted};
 
 /// Between attempts at a call that may work later. Doubles up to the last.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -60,6 +60,9 @@ impl Duties {
                     FaultKind::Refused | FaultKind::NotFound => {
                         return failed(EndCode::StartFailed, fault.detail);
                     }
+                    FaultKind::Unknown if planted::is("unknown-is-refused") => {
+                        return failed(EndCode::StartFailed, fault.detail);
+                    }
                     // `ensure` adopts a machine of this name, so looking and repeating are one.
                     FaultKind::Unavailable | FaultKind::Unknown => {
                         tracing::warn!(%fault, "the machine did not start, trying again");
@@ -98,6 +101,9 @@ impl Duties {
             let _ = tokio::time::timeout(grace + Duration::from_secs(1), goodbye).await;
             self.link.send_replace(None);
         }
+        if planted::is("two-at-once") && session.machine == MachineState::Failed {
+            return EventKind::MachineDestroyed { incarnation };
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             // A provider that is gone from the configuration cannot be asked; it may come back.
@@ -110,6 +116,9 @@ impl Duties {
                     match outside::call("machine.destroy", provider.destroy(&name)).await {
                         Ok(()) => return EventKind::MachineDestroyed { incarnation },
                         Err(Fault { kind: FaultKind::NotFound, .. }) => {
+                            return EventKind::MachineDestroyed { incarnation };
+                        }
+                        Err(_) if planted::is("destroy-once") => {
                             return EventKind::MachineDestroyed { incarnation };
                         }
                         Err(fault) => {

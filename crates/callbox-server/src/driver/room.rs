@@ -65,6 +65,9 @@ impl Duties {
     }
 
     pub(super) async fn close_room(&self, session: &Session) -> EventKind {
+        if crate::planted::is("room-not-owed") {
+            return EventKind::RoomClosed;
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             match self.transport(session) {

@@ -150,6 +150,12 @@ impl Queue {
             {
                 new.session = *session;
             }
+            if crate::planted::is("no-intent")
+                && let Some((provider, spec)) =
+                    plane.providers.get(new.session.provider.as_str()).zip(spec(plane, &new.session))
+            {
+                let _ = provider.ensure(&spec).await;
+            }
         }
         outside::call("store.insert", plane.store.insert(new)).await
     }

@@ -72,6 +72,9 @@ impl World {
             return self.note("machine.adopted", || key.clone());
         }
         let (session, incarnation) = parse_name(name).expect("dispatchers use the core's names");
+        if waited_for {
+            self.must_be_wanted(session, incarnation);
+        }
         let age = self.age();
         let takes = self.latency(1500.0);
         let mut inner = self.inner();
@@ -97,6 +100,20 @@ impl World {
             sleep(takes).await;
             world.machine_is_made(&key, serial);
         });
+    }
+
+    /// The intention is written before the purchase, and nothing is bought for a session that is
+    /// over.
+    fn must_be_wanted(&self, session: SessionId, incarnation: u32) {
+        let row = self.inner().rows.get(&session).cloned();
+        let wrong = match row {
+            None => "its session is not written down",
+            Some(row) if row.incarnation < incarnation => "its row does not speak of it",
+            Some(row) if row.moments.ended.is_some() => "its session is over",
+            Some(_) => return,
+        };
+        let detail = format!("{}: {wrong}", machine_name(session, incarnation));
+        self.violation("a machine bought without need", detail);
     }
 
     fn machine_is_made(self: &Arc<Self>, key: &str, serial: u64) {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts};
 use callbox_link::{Link, fresh_wake};
 use callbox_machines::{
-    Admission, BotVersion, Claim, MachineSpec, Progress, Provider, StartFault, Started,
+    Admission, BotVersion, Claims, MachineSpec, Progress, Provider, StartFault, Started,
 };
 use callbox_protocol::agent::Phase;
 use tokio::time::timeout;
@@ -124,9 +124,9 @@ impl Provider for SimProvider {
         Ok(())
     }
 
-    async fn admit(&self, _next: &MachineSpec, claimed: &[Claim]) -> Result<Admission, Fault> {
+    fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
         Ok(match self.0.world.weather.room_for {
-            Some(room) if claimed.len() >= room => {
+            Some(room) if claimed.count() >= room => {
                 self.0.world.inner().count("queue.full");
                 Admission::Full { detail: format!("all {room} places are taken") }
             }
