@@ -152,7 +152,7 @@ impl Client {
         };
         let (mut this, mut that) = (&mut *self, other);
         let (first, second) = tokio::join!(
-            Client::ask_to_start(&mut this, one, bot, marker, key, wait),
+            Client::ask_to_start(this, one, bot, marker, key, wait),
             Client::ask_to_start(&mut that, two, bot, marker, key, wait)
         );
         first.or(second)

@@ -109,7 +109,8 @@ async fn the_call_goes_on_in_a_fresh_machine_over_the_same_websocket() {
 #[tokio::test]
 async fn whatever_ends_a_bot_or_its_machine_is_survived() {
     let app = TestApp::new().await;
-    let kills: [(fn(&TestApp, &str, &FakeAgent), &str); 4] = [
+    type Kill = fn(&TestApp, &str, &FakeAgent);
+    let kills: [(Kill, &str); 4] = [
         (|_, _, agent| agent.exit_bot(3), "bot-failed"),
         (|_, _, agent| agent.kill_bot(9), "bot-failed"),
         (|_, _, agent| agent.kill_bot_out_of_memory(), "bot-out-of-memory"),
