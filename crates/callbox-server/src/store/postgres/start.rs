@@ -41,9 +41,12 @@ pub(super) async fn insert(
     {
         return Ok(earlier);
     }
+    // The sums of many are a wider number than their parts.
     let (total, of_bot, queued) = sqlx::query_as(
-        "select count(*), count(*) filter (where bot = $1), count(*) filter (where state = 'queued')
-         from session where ended_at is null",
+        "select coalesce(sum(total), 0)::bigint,
+             coalesce(sum(total) filter (where bot = $1), 0)::bigint,
+             coalesce(sum(queued), 0)::bigint
+         from living",
     )
     .bind(&new.session.bot)
     .fetch_one(&mut *tx)
