@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask demo` gives a stranger a real call in a real machine; `cargo xtask test` installs
 //! what tests need and runs them; `cargo xtask vm-test` proves one promise about real machines and
-//! prints what it saw. All keep what is slow to make under `target/`, and tell
+//! prints what it saw; `cargo xtask sim` does the same for dispatchers in a bad world. All keep what is slow to make under `target/`, and tell
 //! what they are doing and how long it took.
 
 mod build;
@@ -10,6 +10,7 @@ mod demo;
 mod host;
 mod packages;
 mod postgres;
+mod sim;
 mod steps;
 mod test;
 mod vm_test;
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Sim(sim::Args),
     Test(test::Args),
     VmTest(vm_test::Args),
 }
@@ -34,6 +36,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
     }

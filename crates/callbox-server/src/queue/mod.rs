@@ -151,8 +151,10 @@ impl Queue {
                 new.session = *session;
             }
             if crate::planted::is("no-intent")
-                && let Some((provider, spec)) =
-                    plane.providers.get(new.session.provider.as_str()).zip(spec(plane, &new.session))
+                && let Some((provider, spec)) = plane
+                    .providers
+                    .get(new.session.provider.as_str())
+                    .zip(spec(plane, &new.session))
             {
                 let _ = provider.ensure(&spec).await;
             }

@@ -142,7 +142,10 @@ impl Replicas {
     /// Whether the world may be changed for this session now: not while another replica may be
     /// doing so because we seem dead. Nobody else reaches a machine of our host, dead or not.
     pub fn may_act(&self, session: &Session) -> bool {
-        self.lease.borrow().held || crate::planted::is("no-hold") || !self.shared() || !session.place.is_empty()
+        self.lease.borrow().held
+            || crate::planted::is("no-hold")
+            || !self.shared()
+            || !session.place.is_empty()
     }
 
     /// Changes when [`Replicas::may_act`] may.
