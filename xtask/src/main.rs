@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask demo` gives a stranger a real call in a real machine; `cargo xtask test` installs
 //! what tests need and runs them; `cargo xtask vm-test` proves one promise about real machines and
-//! prints what it saw. All keep what is slow to make under `target/`, and tell
+//! prints what it saw; `cargo xtask sim` does the same for dispatchers in a bad world. All keep what is slow to make under `target/`, and tell
 //! what they are doing and how long it took.
 
 mod bench_history;
@@ -11,6 +11,7 @@ mod demo;
 mod host;
 mod packages;
 mod postgres;
+mod sim;
 mod steps;
 mod test;
 mod vm_test;
@@ -29,6 +30,7 @@ struct Cli {
 enum Command {
     BenchHistory(bench_history::Args),
     Demo(demo::Args),
+    Sim(sim::Args),
     Test(test::Args),
     VmTest(vm_test::Args),
 }
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::BenchHistory(args) => bench_history::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
     }

@@ -14,6 +14,7 @@ use crate::{
     host::{self, cargo},
     packages,
     postgres::{self, Postgres},
+    sim,
     steps::{answer, command, done, step, text},
     vm_test,
 };
@@ -37,6 +38,8 @@ enum Part {
     Lint,
     /// Rust tests that need no machine
     Rust,
+    /// Dispatchers in a simulated bad world, and faults that must be noticed there
+    Sim,
     /// Real machines: templates, clones, images, calls, bad bots
     Vm,
     /// The Python package and the example bots
@@ -57,6 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         match part {
             Part::Lint => lint()?,
             Part::Rust => rust(yes)?,
+            Part::Sim => sim::check()?,
             Part::Vm => vm()?,
             Part::Bot => bot()?,
             Part::Web => web(yes)?,
@@ -86,8 +90,10 @@ fn lint() -> anyhow::Result<()> {
 
 fn rust(yes: bool) -> anyhow::Result<()> {
     let server = Postgres::start(yes)?;
-    // The tests of callbox-microvm start machines; they are part of `vm`.
-    let test = ["test", "--locked", "--workspace", "--exclude", "callbox-microvm"];
+    // The tests of callbox-microvm start machines; they are part of `vm`. The simulation's tokio can
+    // stop the time, which nobody else's should: it is built apart (`sim`).
+    let mut test = vec!["test", "--locked", "--workspace"];
+    test.extend(["--exclude", "callbox-microvm", "--exclude", "callbox-sim"]);
     step("rust tests", cargo(&test).env(postgres::ADDRESS, &server.url))
 }
 

@@ -207,6 +207,7 @@ const EXPECTED: &[&str] = &[
     "room.adopted",
     "room.lost",
     "queue.full",
+    "provider.away",
     "store.away",
     "store.cut-off",
     "deploy.end",

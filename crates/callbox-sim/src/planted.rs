@@ -3,8 +3,11 @@
 use std::sync::OnceLock;
 
 /// Those that lie outside of the dispatcher, and what each is.
-pub const OURS: &[(&str, &str)] =
-    &[("no-dead-man", "machines do not end themselves when no dispatcher is there")];
+pub const OURS: &[(&str, &str)] = &[
+    ("no-compare-and-set", "a save does not look whether the row has moved on"),
+    ("key-not-kept", "an idempotency key is not written down"),
+    ("no-dead-man", "machines do not end themselves when no dispatcher is there"),
+];
 
 static PLANTED: OnceLock<String> = OnceLock::new();
 

@@ -123,10 +123,16 @@ async fn live(seed: u64, dir: &std::path::Path, loud: bool) -> anyhow::Result<Fo
     Ok(found(&world))
 }
 
-/// What befalls everybody: the store is away now and then.
+/// What befalls everybody: the store or the provider is away now and then.
 async fn storm(world: Arc<World>) {
     loop {
         sleep(std::time::Duration::from_secs(10)).await;
+        if world.happens(world.weather.provider_away / 6.0) {
+            let span = world.inner().dice.between(2_000, 40_000);
+            world.note("provider.away", || format!("{span:?}"));
+            world.inner().provider_away_until = Instant::now() + span;
+            world.upset_until(Instant::now() + span);
+        }
         if world.happens(world.weather.store_away / 12.0) {
             let span = world.inner().dice.between(1_000, 60_000);
             world.note("store.away", || format!("{span:?}"));

@@ -19,6 +19,8 @@ pub struct Weather {
     pub unavailable: f64,
     /// A provider or transport refuses for good.
     pub refused: f64,
+    /// How often per minute the provider is busy for everybody and for a while.
+    pub provider_away: f64,
     /// It happened, or not, and the answer got lost.
     pub lost: f64,
     /// It says that it failed for good, and it happened all the same.
@@ -76,6 +78,7 @@ impl Weather {
             slow: 1.0 + some(6.0),
             unavailable: some(0.3),
             refused: some(0.03),
+            provider_away: some(1.0),
             lost: some(0.2),
             lies: some(0.05),
             late: some(0.5),

@@ -76,6 +76,8 @@ pub struct Inner {
     pub healthy_since: Instant,
     /// The store answers nobody until then.
     pub store_away_until: Instant,
+    /// Until then the provider can do nothing.
+    pub provider_away_until: Instant,
     /// Dispatchers that were told to end their sessions and themselves.
     pub ending: BTreeSet<String>,
     /// What was reported already.
@@ -101,6 +103,7 @@ impl World {
             doors,
             healthy_since: now,
             store_away_until: now,
+            provider_away_until: now,
             ending: BTreeSet::new(),
             reported: BTreeSet::new(),
         };

@@ -9,7 +9,7 @@ use callbox_machines::{
     Admission, BotVersion, Claims, MachineSpec, Progress, Provider, StartFault, Started,
 };
 use callbox_protocol::agent::Phase;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     World,
@@ -42,7 +42,8 @@ impl World {
     pub fn fate(&self, what: &str) -> Fate {
         let weather = &self.weather;
         let of = |fault: &str| format!("fault.{fault}.{what}");
-        if self.happens(weather.unavailable) {
+        let away = self.inner().provider_away_until > Instant::now();
+        if away || self.happens(weather.unavailable) {
             self.inner().count(&of("unavailable"));
             return Fate::Fails(Fault::unavailable("the simulated world is busy"));
         }

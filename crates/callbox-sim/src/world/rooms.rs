@@ -15,6 +15,10 @@ use super::{
     provider::{Fate, NAME},
 };
 
+/// Whether dispatchers look for rooms that no session claims. Until they do, a request that nobody
+/// waits for any more makes none.
+const ROOMS_ARE_SWEPT: bool = false;
+
 /// One room.
 #[derive(Clone, Debug)]
 pub struct Room {
@@ -34,7 +38,12 @@ pub struct Room {
 pub struct SimTransport(pub Arc<Life>);
 
 impl World {
-    fn open_room(self: &Arc<Self>, id: SessionId, behind_our_back: bool) {
+    fn open_room(self: &Arc<Self>, id: SessionId, behind_our_back: bool, waited_for: bool) {
+        if waited_for {
+            self.room_must_be_wanted(id);
+        } else if !ROOMS_ARE_SWEPT {
+            return self.note("room.not-made-late", || id.to_string());
+        }
         let age = self.age();
         let vanishes = self.happens(self.weather.room_lost);
         let mut inner = self.inner();
@@ -56,6 +65,14 @@ impl World {
                 sleep(after).await;
                 world.lose_room(id, serial);
             });
+        }
+    }
+
+    /// No room is made for a session that is over, or is not written down.
+    fn room_must_be_wanted(&self, id: SessionId) {
+        let row = self.inner().rows.get(&id).cloned();
+        if row.is_none_or(|row| row.moments.ended.is_some()) {
+            self.violation("a room made without need", id.to_string());
         }
     }
 
@@ -146,11 +163,11 @@ impl Transport for SimTransport {
             match fate {
                 Fate::Fails(fault) => Err(fault),
                 Fate::Happens(fault) => {
-                    world.open_room(session, refused(&fault) || !waited_for);
+                    world.open_room(session, refused(&fault) || !waited_for, waited_for);
                     Err(fault)
                 }
                 Fate::Works => {
-                    world.open_room(session, !waited_for);
+                    world.open_room(session, !waited_for, waited_for);
                     Ok(())
                 }
             }
