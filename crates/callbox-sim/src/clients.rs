@@ -150,7 +150,7 @@ impl Client {
             dice: self.dice.fork(),
             number: self.number,
         };
-        let (mut this, mut that) = (&mut *self, other);
+        let (this, mut that) = (&mut *self, other);
         let (first, second) = tokio::join!(
             Client::ask_to_start(this, one, bot, marker, key, wait),
             Client::ask_to_start(&mut that, two, bot, marker, key, wait)
