@@ -151,11 +151,17 @@ async fn take_up_own(plane: &Arc<Plane>) -> Result<usize, StoreError> {
     if crate::planted::is("no-resume") {
         return Ok(0);
     }
+    let mut strays = plane.store.driven(plane.replicas.id()).await?;
+    // Mostly there are none, and no start need wait for that.
+    strays.retain(|id| plane.handle(*id).is_none());
+    if strays.is_empty() {
+        return Ok(0);
+    }
     // A start that is under way has its driver when it gives back its turn. And whoever waits is
     // let in only when all are there: else the first to be read would be the first in the queue.
     let _turn = plane.queue.turn().await;
     let mut own = 0;
-    for id in plane.store.driven(plane.replicas.id()).await? {
+    for id in strays {
         if plane.handle(id).is_some() {
             continue;
         }
