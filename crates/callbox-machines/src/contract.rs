@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::{FaultKind, MachineFacts, SessionId, machine_name};
 use tokio::time::timeout;
 
-use crate::{Admission, BotMachine, Claims, MachineSpec, Provider, Reserve};
+use crate::{Admission, BotMachine, Claims, MachineSpec, Made, Provider, Reserve};
 
 /// How long a machine may take. Only tests wait so long.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -22,7 +22,7 @@ pub async fn check(provider: &dyn Provider, [first, second]: &[MachineSpec; 2]) 
     assert!(!facts.accelerator.is_empty() && !facts.start.is_empty(), "{facts:?}");
     start(provider, first).await;
     let listed = provider.list().await.expect("machines are listed");
-    assert_eq!(listed.iter().filter(|name| **name == first.name).count(), 1, "{listed:?}");
+    assert_eq!(listed.iter().filter(|listed| listed.name == first.name).count(), 1, "{listed:?}");
 
     let usage = provider.usage(&first.name).await.expect("a machine that runs is measured");
     if let Some(usage) = usage {
@@ -35,14 +35,14 @@ pub async fn check(provider: &dyn Provider, [first, second]: &[MachineSpec; 2]) 
     provider.destroy(&first.name).await.expect("a machine is ended");
     nobody_is_there(provider, first).await;
     let listed = provider.list().await.expect("machines are listed");
-    assert!(!listed.contains(&first.name), "it is gone");
+    assert!(listed.iter().all(|listed| listed.name != first.name), "it is gone");
 }
 
 /// Two specs of this bot for [`check`].
 pub fn specs(bot: Arc<BotMachine>, ids: [SessionId; 2]) -> [MachineSpec; 2] {
     ids.map(|id| {
         let (name, bot) = (machine_name(id, 1), Arc::clone(&bot));
-        MachineSpec { name, incarnation: 1, bot, version: None }
+        MachineSpec { name, incarnation: 1, bot, version: None, made: Made::default() }
     })
 }
 

@@ -16,8 +16,8 @@ use callbox_protocol::agent::Phase;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Admission, BotMachine, BotVersion, Claims, ImageRun, MachineSpec, Progress, Provider, Reserve,
-    ReserveLevel, StartFault, Started,
+    Admission, BotMachine, BotVersion, Claims, ImageRun, Listed, MachineSpec, Progress, Provider,
+    Reserve, ReserveLevel, StartFault, Started,
 };
 
 /// What the fake does when it is asked. Can be changed while it runs.
@@ -57,6 +57,14 @@ pub struct Script {
     pub destroy_failures: u32,
     /// Nobody but the dispatcher that made a machine reaches it.
     pub on_this_host: bool,
+    /// What `ensure` says that it calls a machine, as soon as it has made it: this and its name.
+    pub calls_machines: Option<String>,
+    /// `list` fails like this.
+    pub list_fails: Option<Fault>,
+    /// `list` says this, whatever there is.
+    pub lists: Option<Vec<Listed>>,
+    /// `ensure` makes the machine and then fails like this, once.
+    pub fails_when_made: Option<Fault>,
     /// How the agents of new machines behave.
     pub agent: callbox_link::fake::Script,
 }
@@ -114,6 +122,11 @@ impl FakeProvider {
     /// The agent of a machine that runs.
     pub fn agent(&self, name: &str) -> Option<FakeAgent> {
         self.machines().get(name).cloned()
+    }
+
+    /// Has `list` say this from now on, whatever there is.
+    pub fn lists_only(&self, lists: Vec<Listed>) {
+        self.script().lists = Some(lists);
     }
 
     /// The names of the machines that run.
@@ -194,7 +207,7 @@ impl FakeProvider {
     /// The machine, and what it started from.
     async fn make(
         &self,
-        MachineSpec { name, version, .. }: &MachineSpec,
+        MachineSpec { name, version, made, .. }: &MachineSpec,
         script: Script,
     ) -> Result<(FakeAgent, &'static str), Fault> {
         if let Some(agent) = self.agent(name) {
@@ -224,6 +237,14 @@ impl FakeProvider {
         self.versions.lock().expect("no panic while held").insert(name.clone(), version.clone());
         self.made.send_modify(|made| *made += 1);
         *self.by_name.lock().expect("no panic while held").entry(name.to_owned()).or_default() += 1;
+        if let Some(prefix) = &script.calls_machines {
+            made.tell(&format!("{prefix}{name}"));
+        }
+        if script.fails_when_made.is_some()
+            && let Some(fault) = self.script().fails_when_made.take()
+        {
+            return Err(fault);
+        }
         if script.ensure_loses_answer {
             self.script().ensure_loses_answer = false;
             return Err(Fault::unknown("the fake provider was told to lose its answer"));
@@ -377,7 +398,9 @@ impl Provider for FakeProvider {
         Ok(())
     }
 
-    async fn list(&self) -> Result<Vec<String>, Fault> {
-        Ok(self.names())
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
+        let Script { lists, list_fails, .. } = self.script().clone();
+        let machines = || self.names().into_iter().map(Listed::here).collect();
+        list_fails.map_or_else(|| Ok(lists.unwrap_or_else(machines)), Err)
     }
 }

@@ -10,10 +10,10 @@ pub mod contract;
 mod fake;
 pub mod local;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use callbox_core::{Fault, MachineFacts, Usage};
+use callbox_core::{Fault, MachineFacts, Time, Usage};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::Prepare;
 use tokio::sync::watch;
@@ -163,6 +163,51 @@ pub struct MachineSpec {
     pub bot: Arc<BotMachine>,
     /// The version that it is made of, as in [`BotVersion`].
     pub version: Option<String>,
+    /// Who is told what its provider calls it.
+    pub made: Made,
+}
+
+/// Told a machine's id at its provider as soon as it is known, which may be long before
+/// [`Provider::ensure`] returns, and even if it never does. May be told again.
+#[derive(Clone, Default)]
+pub struct Made(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+
+impl Made {
+    /// Calls `tell` with the id.
+    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Made {
+        Made(Some(Arc::new(tell)))
+    }
+
+    /// The machine is called so.
+    pub fn tell(&self, id: &str) {
+        if let Some(tell) = &self.0 {
+            tell(id);
+        }
+    }
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Made(told)" } else { "Made(nobody)" })
+    }
+}
+
+/// A machine, as its provider lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name, as in [`MachineSpec`].
+    pub name: String,
+    /// The deployment that its label names; none where the list can hold no other's.
+    pub deployment: Option<String>,
+    /// When it was made; none where the list is always true, so that its age does not matter.
+    pub made_at: Option<Time>,
+}
+
+impl Listed {
+    /// In a list that is always true and holds nothing of other deployments.
+    pub fn here(name: impl Into<String>) -> Listed {
+        Listed { name: name.into(), deployment: None, made_at: None }
+    }
 }
 
 /// A machine that runs, is awake and acknowledged its new generation.
@@ -352,9 +397,10 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
-    /// The names of all machines of this deployment, whatever their state.
+    /// All machines that callbox made here, whatever their state: those of other deployments too
+    /// where it cannot ask for its own alone.
     ///
     /// # Errors
     /// A [`Fault`]; an incomplete list is never returned as complete.
-    async fn list(&self) -> Result<Vec<String>, Fault>;
+    async fn list(&self) -> Result<Vec<Listed>, Fault>;
 }

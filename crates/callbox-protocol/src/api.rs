@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use operate::{
-    Drain, DrainRequest, DrainSession, Rollout, RolloutList, RolloutState, RolloutVersion,
+    Drain, DrainRequest, DrainSession, Rollout, RolloutList, RolloutState, RolloutVersion, Sweep,
+    SweepFound, SweepNotListed,
 };
 
 /// Response header of a start that carries the session's id (the websocket client refuses

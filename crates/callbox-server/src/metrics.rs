@@ -50,7 +50,14 @@ pub fn describe() {
     describe_counter!("callbox_endings_overdue_total", "Deadlines of tear-downs that passed.");
     describe_gauge!("callbox_replicas", "Dispatchers on this database that live.");
     describe_counter!("callbox_taken_over_total", "Sessions that a replica that is gone left.");
-    describe_counter!("callbox_swept_total", "Machines that no living session claimed, destroyed.");
+    describe_counter!(
+        "callbox_swept_total",
+        "Objects outside that no living session claimed, by kind, provider and outcome."
+    );
+    describe_counter!(
+        "callbox_sweep_lists_failed_total",
+        "Lists of objects that a provider or transport did not give, by kind and provider."
+    );
 }
 
 /// A start was accepted.
@@ -130,9 +137,16 @@ pub fn taken_over(sessions: usize) {
     counter!("callbox_taken_over_total").increment(sessions as u64);
 }
 
-/// An unclaimed machine was destroyed.
-pub fn swept(provider: &'static str) {
-    counter!("callbox_swept_total", "provider" => provider).increment(1);
+/// Something outside was found that no living session claims.
+pub fn swept(kind: &'static str, provider: &str, outcome: &'static str) {
+    counter!("callbox_swept_total", "kind" => kind, "provider" => provider.to_owned(), "outcome" => outcome)
+        .increment(1);
+}
+
+/// Somebody did not say what he has.
+pub fn sweep_list_failed(kind: &'static str, provider: &str) {
+    counter!("callbox_sweep_lists_failed_total", "kind" => kind, "provider" => provider.to_owned())
+        .increment(1);
 }
 
 /// Records the moments that a change brought.

@@ -1,15 +1,83 @@
-//! Machines and relays that no living session claims are ended: what a crash left, what an unknown
-//! outcome made after all.
+//! What callbox made outside and no living session claims is removed: what a crash left, what an
+//! unknown outcome made after all.
 //!
-//! Machines are listed *before* sessions are. A machine's name is saved before the machine is
-//! made, so one that is on the list has its session on the other, unless nobody claims it.
+//! Everything is listed *before* sessions are. A name is saved before the thing is made, so
+//! whatever is on a list has its session on the other one, unless nobody claims it.
+//!
+//! Left alone is what names another deployment, and what is younger than a grace where lists may
+//! be stale (`limits.sweep_grace_s`). What a living session claims is its driver's business: a
+//! room that it still has to close, a machine that it has to destroy. A session whose row cannot
+//! be read claims everything that has its name.
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{claims::Claims, driver::Chain, metrics, plane::Plane, store::StoreError};
+use callbox_core::{Fault, FaultKind, SessionId, Time};
+
+use crate::{
+    claims::Claims,
+    driver::Chain,
+    metrics,
+    plane::Plane,
+    store::{Deployment, StoreError},
+};
 
 /// How often, beside once at the start.
 const EVERY: Duration = Duration::from_secs(60);
+/// Who has the processes that carry calls.
+const HOST: &str = "host";
+
+/// A kind of thing that is made outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Relay,
+    Machine,
+    Room,
+}
+
+impl Kind {
+    /// As in metrics, logs and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Relay => "relay",
+            Kind::Machine => "machine",
+            Kind::Room => "room",
+        }
+    }
+}
+
+/// What becomes of something that no living session claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is to be removed.
+    Remove,
+    /// It is left for a later look.
+    Young,
+    /// It is somebody else's: the deployment that its label names.
+    Others(String),
+}
+
+/// Something that no living session claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it is.
+    pub kind: Kind,
+    /// Who has it: a provider, a transport, or this host.
+    pub provider: String,
+    /// What it is called there; of a relay or a room, its session.
+    pub name: String,
+    /// What is to become of it.
+    pub fate: Fate,
+}
+
+/// What there is outside that no living session claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// In order of kinds.
+    pub found: Vec<Found>,
+    /// Who did not say what he has, and why: it is looked at again later.
+    pub not_listed: Vec<(Kind, String, String)>,
+}
 
 /// Sweeps now and from then on.
 pub async fn run(plane: Arc<Plane>) {
@@ -24,42 +92,175 @@ pub async fn run(plane: Arc<Plane>) {
     }
 }
 
-/// Ends every relay and destroys every machine that no living session claims; tells how many.
+/// Removes what is to be removed; tells how much.
 ///
 /// # Errors
 /// When the store does not answer. A provider that does not is reported and passed over.
 pub async fn once(plane: &Plane) -> Result<usize, StoreError> {
-    let mut swept = plane.relays.sweep(&*plane.store).await?;
-    for (name, provider) in &plane.providers {
-        let early = if crate::planted::is("sweep-backwards") {
-            Some(Claims::of(&*plane.store).await?)
-        } else {
-            None
-        };
-        let machines = match provider.list().await {
-            Ok(machines) => machines,
-            Err(fault) => {
-                tracing::warn!(provider = name, %fault, "cannot list machines");
-                continue;
-            }
-        };
-        if machines.is_empty() {
-            continue;
-        }
-        let claims = match early {
-            Some(claims) => claims,
-            None => Claims::of(&*plane.store).await?,
-        };
-        for machine in machines.iter().filter(|machine| !claims.machine(machine)) {
-            tracing::warn!(provider = name, machine, "destroying a machine that no session claims");
-            match provider.destroy(machine).await {
-                Ok(()) => {
-                    metrics::swept(name);
-                    swept += 1;
-                }
-                Err(fault) => tracing::warn!(provider = name, machine, %fault, "cannot destroy it"),
-            }
+    let survey = look(plane).await?;
+    Ok(remove(plane, &survey).await.into_iter().filter(|(_, failure)| failure.is_none()).count())
+}
+
+/// Something on a list.
+struct Thing {
+    kind: Kind,
+    provider: String,
+    name: String,
+    /// Whose it is; of a machine, only its name says that.
+    session: Option<SessionId>,
+    deployment: Option<String>,
+    made_at: Option<Time>,
+}
+
+impl Thing {
+    fn is_claimed(&self, claims: &Claims) -> bool {
+        match self.session {
+            Some(session) => claims.session(session),
+            None => claims.machine(&self.name),
         }
     }
-    Ok(swept)
+}
+
+/// Looks, and touches nothing.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn look(plane: &Plane) -> Result<Survey, StoreError> {
+    let mut survey = Survey::default();
+    let early = match crate::planted::is("sweep-backwards") {
+        true => Some(Claims::of(&*plane.store).await?),
+        false => None,
+    };
+    let things = list(plane, &mut survey).await;
+    if things.is_empty() {
+        return Ok(survey);
+    }
+    let claims = match early {
+        Some(claims) => claims,
+        None => Claims::of(&*plane.store).await?,
+    };
+    let deployment = plane.store.deployment().await?;
+    for thing in things.into_iter().filter(|thing| !thing.is_claimed(&claims)) {
+        let fate = fate(&thing, &deployment, plane.clock.now(), plane.config.sweep_grace);
+        let Thing { kind, provider, name, .. } = thing;
+        survey.found.push(Found { kind, provider, name, fate });
+    }
+    survey.found.sort_by_key(|found| found.kind);
+    Ok(survey)
+}
+
+fn fate(thing: &Thing, ours: &Deployment, now: Time, grace: Duration) -> Fate {
+    match (&thing.deployment, thing.made_at) {
+        (Some(theirs), _) if *theirs != ours.id => Fate::Others(theirs.clone()),
+        (_, Some(made_at)) if now.since(made_at) < grace => Fate::Young,
+        _ => Fate::Remove,
+    }
+}
+
+async fn list(plane: &Plane, survey: &mut Survey) -> Vec<Thing> {
+    let mut things = Vec::new();
+    let relays = plane.relays.sessions().into_iter();
+    // What is followed is its follower's business.
+    for session in relays.filter(|session| !plane.relays.is_followed(*session)) {
+        things.push(Thing {
+            kind: Kind::Relay,
+            provider: HOST.into(),
+            name: session.to_string(),
+            session: Some(session),
+            deployment: None,
+            made_at: None,
+        });
+    }
+    for (name, provider) in &plane.providers {
+        match provider.list().await {
+            Ok(machines) => things.extend(machines.into_iter().map(|machine| Thing {
+                kind: Kind::Machine,
+                provider: (*name).into(),
+                session: None,
+                name: machine.name,
+                deployment: machine.deployment,
+                made_at: machine.made_at,
+            })),
+            Err(fault) => survey.pass_over(Kind::Machine, name, &fault),
+        }
+    }
+    for (name, transport) in &plane.transports {
+        match transport.list().await {
+            Ok(rooms) => things.extend(rooms.into_iter().map(|room| Thing {
+                kind: Kind::Room,
+                provider: (*name).into(),
+                name: room.session.to_string(),
+                session: Some(room.session),
+                deployment: room.deployment,
+                made_at: room.made_at,
+            })),
+            Err(fault) => survey.pass_over(Kind::Room, name, &fault),
+        }
+    }
+    things
+}
+
+impl Survey {
+    fn pass_over(&mut self, kind: Kind, provider: &str, fault: &Fault) {
+        metrics::sweep_list_failed(kind.as_str(), provider);
+        tracing::warn!(kind = kind.as_str(), provider, %fault, "cannot list what it has");
+        self.not_listed.push((kind, provider.to_owned(), fault.detail.clone()));
+    }
+}
+
+/// Removes what a look said is to be removed; tells what, and what became of each that was not.
+pub async fn remove<'a>(plane: &Plane, survey: &'a Survey) -> Vec<(&'a Found, Option<String>)> {
+    let mut done = Vec::new();
+    for found in &survey.found {
+        let Found { kind, provider, name, fate } = found;
+        let kind = kind.as_str();
+        let outcome = match fate {
+            Fate::Young => "young",
+            Fate::Others(_) => "others",
+            Fate::Remove => {
+                tracing::warn!(kind, provider, name, "removing what no session claims");
+                let failure = remove_one(plane, found).await.err();
+                if let Some(detail) = &failure {
+                    tracing::warn!(kind, provider, name, detail, "cannot remove it");
+                }
+                let outcome = if failure.is_none() { "removed" } else { "failed" };
+                done.push((found, failure));
+                outcome
+            }
+        };
+        if *fate != Fate::Remove {
+            tracing::info!(
+                kind,
+                provider,
+                name,
+                outcome,
+                "left alone, though no session claims it"
+            );
+        }
+        metrics::swept(kind, provider, outcome);
+    }
+    done
+}
+
+async fn remove_one(plane: &Plane, found: &Found) -> Result<(), String> {
+    let gone = |fault: Fault| match fault.kind {
+        // A list that was stale.
+        FaultKind::NotFound => Ok(()),
+        _ => Err(fault.detail),
+    };
+    let session = || SessionId::parse(&found.name).ok_or("it names no session");
+    match found.kind {
+        Kind::Relay => match plane.relays.retire(session()?).await {
+            true => Ok(()),
+            false => Err("its process does not end".into()),
+        },
+        Kind::Machine => {
+            let provider = plane.providers.get(found.provider.as_str());
+            provider.ok_or("no such provider")?.destroy(&found.name).await.or_else(gone)
+        }
+        Kind::Room => {
+            let transport = plane.transports.get(found.provider.as_str());
+            transport.ok_or("no such transport")?.close(session()?).await.or_else(gone)
+        }
+    }
 }

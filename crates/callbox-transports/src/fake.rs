@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Mutex};
 use async_trait::async_trait;
 use callbox_core::{Fault, SessionId};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::{Join, Transport};
+use crate::{Join, Listed, Presence, Transport};
 
 /// What the fake does when it is asked.
 #[derive(Debug, Default)]
@@ -18,6 +18,14 @@ pub struct Script {
     pub open_held: bool,
     /// So many calls of `close` fail before one succeeds.
     pub close_failures: u32,
+    /// Who is in every room; none: it cannot tell.
+    pub presence: Option<Presence>,
+    /// Rooms are gone, although nobody closed them.
+    pub rooms_vanish: bool,
+    /// `list` fails like this.
+    pub list_fails: Option<Fault>,
+    /// `list` says this, whatever there is.
+    pub lists: Option<Vec<Listed>>,
 }
 
 /// Rooms in memory. Name: `fake`.
@@ -26,6 +34,7 @@ pub struct FakeTransport {
     script: Mutex<Script>,
     rooms: Mutex<BTreeSet<SessionId>>,
     released: Notify,
+    listed: watch::Sender<usize>,
 }
 
 impl FakeTransport {
@@ -34,9 +43,25 @@ impl FakeTransport {
         FakeTransport { script: Mutex::new(script), ..FakeTransport::default() }
     }
 
+    /// Changes the script for what comes next.
+    pub fn set(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script());
+    }
+
+    /// Has `list` say this from now on, whatever there is.
+    pub fn lists_only(&self, lists: Vec<Listed>) {
+        self.script().lists = Some(lists);
+    }
+
     /// The rooms that exist.
     pub fn rooms(&self) -> Vec<SessionId> {
         self.rooms.lock().expect("no panic while held").iter().copied().collect()
+    }
+
+    /// Waits until it was asked for its list so often.
+    pub async fn was_listed(&self, times: usize) {
+        let mut listed = self.listed.subscribe();
+        listed.wait_for(|listed| *listed >= times).await.expect("the sender lives in self");
     }
 
     /// Lets a held `open` go on.
@@ -77,6 +102,29 @@ impl Transport for FakeTransport {
         }
         self.rooms.lock().expect("no panic while held").insert(session);
         Ok(())
+    }
+
+    async fn presence(&self, session: SessionId) -> Result<Option<Presence>, Fault> {
+        let script = self.script();
+        if script.rooms_vanish {
+            self.rooms.lock().expect("no panic while held").remove(&session);
+            return Err(Fault::not_found("the fake transport was told to lose its rooms"));
+        }
+        Ok(script.presence)
+    }
+
+    fn sees_presence(&self) -> bool {
+        self.script().presence.is_some()
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
+        self.listed.send_modify(|listed| *listed += 1);
+        let (fails, lists) = {
+            let script = self.script();
+            (script.list_fails.clone(), script.lists.clone())
+        };
+        let rooms = || self.rooms().into_iter().map(Listed::here).collect();
+        fails.map_or_else(|| Ok(lists.unwrap_or_else(rooms)), Err)
     }
 
     async fn close(&self, session: SessionId) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ mod token;
 mod websocket;
 
 use async_trait::async_trait;
-use callbox_core::{Fault, SessionId};
+use callbox_core::{Fault, SessionId, Time};
 use serde_json::Value;
 
 pub use fake::{FakeTransport, Script};
@@ -34,6 +34,24 @@ pub struct Presence {
     pub bot: bool,
     /// So many others are.
     pub clients: u32,
+}
+
+/// A room, as its transport lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The session that it was made for.
+    pub session: SessionId,
+    /// The deployment that its label names; none where the list can hold no other's.
+    pub deployment: Option<String>,
+    /// When it was made; none where the list is always true, so that its age does not matter.
+    pub made_at: Option<Time>,
+}
+
+impl Listed {
+    /// In a list that is always true and holds nothing of other deployments.
+    pub fn here(session: SessionId) -> Listed {
+        Listed { session, deployment: None, made_at: None }
+    }
 }
 
 /// A way for client and bot to meet.
@@ -70,11 +88,12 @@ pub trait Transport: Send + Sync {
         false
     }
 
-    /// The sessions of this deployment that have a room, whatever its state.
+    /// All rooms that callbox made here, whatever their state: those of other deployments too where
+    /// it cannot ask for its own alone.
     ///
     /// # Errors
     /// A [`Fault`]; an incomplete list is never returned as complete.
-    async fn list(&self) -> Result<Vec<SessionId>, Fault> {
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
         Ok(Vec::new())
     }
 

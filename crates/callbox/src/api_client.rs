@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use callbox_protocol::api::{
     Drain, DrainRequest, Info, LogEntry, QUEUE_POSITION_HEADER, ReplicaList, Rollout, RolloutList,
-    SESSION_ID_HEADER, Session, SessionList, StartRequest, WebsocketJoin,
+    SESSION_ID_HEADER, Session, SessionList, StartRequest, Sweep, WebsocketJoin,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -185,6 +185,15 @@ impl ApiClient {
     pub async fn drain_cancel(&self) -> Result<Drain, ApiError> {
         let doing = "cancel the drain";
         let request = self.request(Method::DELETE, &["v1", "drain"], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `POST /v1/sweep`, or `GET` for a dry run: what no living session claims.
+    pub async fn sweep(&self, dry_run: bool) -> Result<Sweep, ApiError> {
+        let doing = "sweep";
+        let method = if dry_run { Method::GET } else { Method::POST };
+        let mut request = self.request(method, &["v1", "sweep"], &[]);
+        *request.timeout_mut() = Some(Duration::from_secs(120));
         read_json(doing, self.send(doing, request).await?).await
     }
 

@@ -83,7 +83,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Keys(args) => keys::run(args).await,
         Command::Config(args) => config::run(args, &context),
         Command::Doctor(args) => doctor::run(args, &context).await,
-        Command::Sweep(args) => sweep::run(args).await,
+        Command::Sweep(args) => sweep::run(args, &context).await,
         Command::Completions(args) => completions::run(args),
         Command::Relay { .. } => crate::relay::run(),
     }

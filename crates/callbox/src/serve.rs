@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal as _, net::SocketAddr, sync::Arc};
 
+use callbox_core::ReadyWhen;
 use callbox_machines::{Budget, FakeProvider, Local, Provider, Script};
 use callbox_server::{
     config::{Config, LogFormat},
@@ -85,6 +86,14 @@ fn check_names(config: &Config) -> Result<(), CliError> {
             let name = &bot.name;
             return Err(CliError::Config(format!(
                 "bots.{name}.transports: {other:?} is not \"websocket\""
+            )));
+        }
+        // It sees its client, and nothing of what the bot makes of it.
+        if bot.ready_when == ReadyWhen::Room {
+            let name = &bot.name;
+            return Err(CliError::Config(format!(
+                "bots.{name}.ready_when: \"room\" needs transports that see who is in a room, and \
+                 \"websocket\" does not; \"bot\" waits for the bot's own word"
             )));
         }
     }

@@ -2,19 +2,25 @@
 
 use callbox_core::SessionId;
 use callbox_machines::local::leftovers::{self, Leftover};
+use callbox_protocol::api::{Sweep, SweepFound, SweepNotListed};
 use callbox_server::{claims::Claims, config::Config, media::relay::Relays};
 
 use crate::{
+    context::Context,
     error::CliError,
     operator::{ConfigArgs, lock},
     output,
+    terminal::printable,
 };
 
-/// Remove what is left on this host and belongs to nobody
+/// Remove what is left and belongs to nobody
 ///
 /// Machines and calls that no living session claims, reserves, templates in the making, processes, cgroups
-/// and networks without a machine. A running dispatcher does this by itself, so this is for the
-/// time after one: it takes the place of a dispatcher while it works, and refuses while one runs.
+/// and networks without a machine. It takes the place of a dispatcher while it works.
+///
+/// While a dispatcher runs on this data directory, that one is asked to sweep instead (as it does
+/// every minute by itself): machines and rooms at all its providers and transports, and calls. What
+/// another deployment owns, and what is younger than `limits.sweep_grace_s`, is left alone.
 ///
 /// Sessions that were alive when their dispatcher ended keep their machines and calls, as the next
 /// `callbox serve` goes on with them. With --all they lose them too: for the day on which callbox
@@ -22,7 +28,7 @@ use crate::{
 /// directory to be rid of those.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 nothing is left · 1 something could not be removed, or a dispatcher runs
+Exit codes: 0 nothing is left · 1 something could not be removed, or listed
 
 Examples:
   callbox sweep --dry-run        what would be removed
@@ -46,6 +52,8 @@ pub struct Args {
 struct Report {
     dry_run: bool,
     found: Vec<Found>,
+    /// What belongs to no session and is left alone, and why.
+    left_alone: Vec<Found>,
     /// What could not be removed, and why.
     failed: Vec<String>,
 }
@@ -54,27 +62,36 @@ struct Report {
 struct Found {
     kind: String,
     name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl Report {
+    fn new(dry_run: bool, found: Vec<Found>) -> Report {
+        Report { dry_run, found, left_alone: Vec::new(), failed: Vec::new() }
+    }
 }
 
 impl Found {
     fn of(leftover: &Leftover) -> Found {
         let kind = serde_json::to_value(leftover.kind).unwrap_or_default();
         let kind = kind.as_str().unwrap_or_default().to_owned();
-        Found { kind, name: leftover.name.clone() }
+        Found { kind, name: leftover.name.clone(), why: None }
     }
 }
 
 /// Looks, removes, tells.
-pub async fn run(args: Args) -> Result<(), CliError> {
+pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let config = args.config.load()?.config;
     let data_dir = &config.data_dir;
     if !data_dir.exists() {
-        return tell(
-            &args,
-            Report { dry_run: args.dry_run, found: Vec::new(), failed: Vec::new() },
-        );
+        return tell(&args, Report::new(args.dry_run, Vec::new()));
     }
-    let _place = lock(data_dir)?;
+    let _place = match lock(data_dir) {
+        // With `all`, living sessions would lose what they have under their dispatcher's hands.
+        Err(CliError::Busy(_)) if !args.all => return through_the_dispatcher(&args, context).await,
+        place => place?,
+    };
     let failed = |error: &dyn std::error::Error| CliError::Serve(crate::error::chain(error));
     let claimed = if args.all { Claims::default() } else { claimed(&config).await? };
     let relays = Relays::of(data_dir);
@@ -82,9 +99,10 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     let calls: Vec<&SessionId> = calls.iter().filter(|id| !claimed.session(**id)).collect();
     let found = leftovers::find(data_dir, &|name| claimed.machine(name)).await;
     let found = found.map_err(|e| failed(&e))?;
-    let call = |session: &&SessionId| Found { kind: "call".into(), name: session.to_string() };
+    let call =
+        |session: &&SessionId| Found { kind: "call".into(), name: session.to_string(), why: None };
     let all = calls.iter().map(call).chain(found.iter().map(Found::of)).collect();
-    let mut report = Report { dry_run: args.dry_run, found: all, failed: Vec::new() };
+    let mut report = Report::new(args.dry_run, all);
     if !args.dry_run {
         // The calls first: who is in one hears a good-bye.
         for session in calls {
@@ -100,6 +118,27 @@ pub async fn run(args: Args) -> Result<(), CliError> {
         }
     }
     tell(&args, report)
+}
+
+/// The dispatcher that runs sweeps.
+async fn through_the_dispatcher(args: &Args, context: &Context) -> Result<(), CliError> {
+    let Sweep { found, not_listed, dry_run } = context.client()?.sweep(args.dry_run).await?;
+    let mut report = Report::new(dry_run, Vec::new());
+    for one in found {
+        let SweepFound { kind, provider, name, outcome, detail } = one;
+        let name = format!("{}/{}", printable(&provider), printable(&name));
+        let kind = printable(&kind);
+        match outcome.as_str() {
+            "remove" | "removed" => report.found.push(Found { kind, name, why: None }),
+            "failed" => report.failed.push(format!("{kind} {name}: {}", printable(&detail))),
+            _ => report.left_alone.push(Found { kind, name, why: Some(printable(&detail)) }),
+        }
+    }
+    let not_listed = not_listed.iter().map(|SweepNotListed { kind, provider, detail }| {
+        format!("{}s of {}: {}", printable(kind), printable(provider), printable(detail))
+    });
+    report.failed.extend(not_listed);
+    tell(args, report)
 }
 
 async fn claimed(config: &Config) -> Result<Claims, CliError> {
@@ -119,12 +158,15 @@ fn tell(args: &Args, report: Report) -> Result<(), CliError> {
     } else {
         let verb = if report.dry_run { "would remove" } else { "removed" };
         let mut text = String::new();
-        for leftover in &report.found {
-            let Found { kind, name } = leftover;
+        for Found { kind, name, .. } in &report.found {
             text.push_str(&format!("{verb}  {kind:<10}  {name}\n"));
         }
+        for Found { kind, name, why } in &report.left_alone {
+            let why = why.as_deref().unwrap_or_default();
+            text.push_str(&format!("left alone  {kind:<10}  {name}: {why}\n"));
+        }
         if report.found.is_empty() {
-            text.push_str("nothing is left on this host that belongs to nobody\n");
+            text.push_str("nothing is left that belongs to nobody\n");
         }
         output::text(&text)?;
     }

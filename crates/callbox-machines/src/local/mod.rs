@@ -28,8 +28,8 @@ mod sizing;
 mod versions;
 
 use crate::{
-    Admission, BotMachine, BotVersion, Budget, BudgetConfig, Claims, Cost, MachineSpec, Network,
-    Progress, Provider, Reserve, StartFault, StartFrom, Started,
+    Admission, BotMachine, BotVersion, Budget, BudgetConfig, Claims, Cost, Listed, MachineSpec,
+    Network, Progress, Provider, Reserve, StartFault, StartFrom, Started,
 };
 use fault::{fault, image_fault, start_fault};
 use reserve::{Maker, Reserves};
@@ -263,7 +263,8 @@ impl Provider for Local {
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
-        let MachineSpec { name, incarnation: _, bot, version } = spec;
+        // A local machine's name is all that it is called by.
+        let MachineSpec { name, incarnation: _, bot, version, made: _ } = spec;
         let _starting = self.reserves.starting();
         self.costs().insert(name.clone(), self.cost(bot));
         if let Some(started) = self.adopt(name, bot).await? {
@@ -304,9 +305,10 @@ impl Provider for Local {
         tidied.map_err(|error| fault(error.into()))
     }
 
-    async fn list(&self) -> Result<Vec<String>, Fault> {
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
         let machines = self.host.list().await.map_err(fault)?;
-        Ok(machines.into_iter().map(|machine| machine.name).collect())
+        // What is in our data directory is ours, and is there.
+        Ok(machines.into_iter().map(|machine| Listed::here(machine.name)).collect())
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use callbox_core::{SessionId, Usage};
 use callbox_machines::{
-    Admission, BotMachine, BotRun, Claims, FakeProvider, MachineSpec, Network, Provider as _,
+    Admission, BotMachine, BotRun, Claims, FakeProvider, MachineSpec, Made, Network, Provider as _,
     ReserveSize, Script, StartFrom, contract,
 };
 use callbox_protocol::agent::{Contract, Reseed};
@@ -72,6 +72,7 @@ fn claims_are_counted_by_bot_and_taken_back() {
         incarnation: 1,
         bot: Arc::clone(bot),
         version: None,
+        made: Made::default(),
     };
     let mut claims = Claims::default();
     claims.add(&spec(1, &one), true);

@@ -1,8 +1,49 @@
-//! What operators ask of one dispatcher: draining it, and rolling bots out.
+//! What operators ask of one dispatcher: draining it, rolling bots out, and sweeping.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Reserve, SessionState};
+
+/// Answer of `/v1/sweep`: what callbox made outside and no living session claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Sweep {
+    /// Whether it was only looked.
+    pub dry_run: bool,
+    /// What was found.
+    pub found: Vec<SweepFound>,
+    /// Who did not say what he has: it is looked at again later.
+    pub not_listed: Vec<SweepNotListed>,
+}
+
+/// Something that no living session claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SweepFound {
+    /// `relay` | `machine` | `room`.
+    pub kind: String,
+    /// Who has it: a provider, a transport, or `host`.
+    pub provider: String,
+    /// What it is called there; of a relay or a room, its session.
+    pub name: String,
+    /// `remove` (a dry run) | `removed` | `failed` | `young` | `others`; the last two are left
+    /// alone.
+    pub outcome: String,
+    /// Why, in words.
+    pub detail: String,
+}
+
+/// A list that was not to be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SweepNotListed {
+    /// As in [`SweepFound::kind`].
+    pub kind: String,
+    /// As in [`SweepFound::provider`].
+    pub provider: String,
+    /// What came of it.
+    pub detail: String,
+}
 
 /// Body of `POST /v1/drain`. All optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ mod replicas;
 mod rollouts;
 mod sessions;
 mod start;
+mod sweep;
 mod view;
 
 use std::sync::Arc;
@@ -84,6 +85,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(sessions::events))
         .routes(routes!(sessions::logs))
         .routes(routes!(drain::begin, drain::status, drain::cancel))
+        .routes(routes!(sweep::look, sweep::run))
         .routes(routes!(rollouts::list))
         .routes(routes!(rollouts::begin))
         .routes(routes!(health::info))

@@ -107,6 +107,8 @@ pub struct Config {
     pub orphan_after: Duration,
     /// For how long ended sessions are kept; none: for ever.
     pub keep_history: Option<Duration>,
+    /// What is younger is not swept, where lists may be stale.
+    pub sweep_grace: Duration,
     /// Origins of pages that may call.
     pub allowed_origins: Vec<String>,
     /// Machines on this host.
@@ -220,6 +222,7 @@ impl Config {
             },
             orphan_after: orphan_after(raw.limits.orphan_after_s)?,
             keep_history: keep_history(raw.history.keep_s)?,
+            sweep_grace: span("limits.sweep_grace_s".into(), raw.limits.sweep_grace_s)?,
             allowed_origins: raw.cors.allowed_origins,
             local: LocalSection {
                 accelerator: match raw.local.accelerator {

@@ -69,6 +69,7 @@ pub(super) struct RawLimits {
     pub max_log_bytes: u64,
     pub on_shutdown: RawOnShutdown,
     pub orphan_after_s: f64,
+    pub sweep_grace_s: f64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

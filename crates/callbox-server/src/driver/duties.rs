@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::{
     Duty, EndCode, EndReason, EventKind, Fault, FaultKind, MachineState, Session, UsageAt,
 };
-use callbox_machines::{MachineSpec, Provider, StartFault};
+use callbox_machines::{MachineSpec, Made, Provider, StartFault};
 use callbox_protocol::api::LogSource;
 use callbox_transports::Transport;
 
@@ -44,7 +44,11 @@ impl Duties {
         };
         let name = session.machine_name().expect("a wanted machine has a name");
         let (bot, version) = (Arc::clone(&bot.machine), session.version.clone());
-        let spec = MachineSpec { name, incarnation, bot, version };
+        let inbox = self.inbox.clone();
+        let made = Made::new(move |id| {
+            let _ = inbox.send(EventKind::MachineMade { incarnation, id: id.to_owned() });
+        });
+        let spec = MachineSpec { name, incarnation, bot, version, made };
         let mut pause = FIRST_PAUSE;
         loop {
             match outside::call("machine.ensure", provider.ensure(&spec)).await {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use callbox_core::{MachineState, Session, SessionId, State, Time, machine_name};
-use callbox_machines::{Claims, MachineSpec, Provider};
+use callbox_machines::{Claims, MachineSpec, Made, Provider};
 
 use crate::plane::Plane;
 
@@ -170,5 +170,6 @@ pub(super) fn spec(plane: &Plane, session: &Session) -> Option<MachineSpec> {
     let incarnation = session.incarnation.max(1);
     let name = machine_name(session.id, incarnation);
     let version = session.version.clone();
-    Some(MachineSpec { name, incarnation, bot: Arc::clone(&bot.machine), version })
+    let (bot, made) = (Arc::clone(&bot.machine), Made::default());
+    Some(MachineSpec { name, incarnation, bot, version, made })
 }

@@ -53,6 +53,18 @@ restarts = { most = 2 }
 [bots.phoenix]
 transports = ["websocket"]
 restarts = { most = 1, within_s = 0.001 }
+[bots.present]
+transports = ["fake"]
+ready_when = "room"
+[bots.prompt]
+transports = ["fake"]
+ready_when = "machine"
+[bots.lonely]
+transports = ["fake"]
+[bots.lonely.timeouts]
+alone_s = 0.3
+[bots.patient]
+transports = ["fake"]
 [bots.long]
 transports = ["fake"]
 [bots.long.timeouts]

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use callbox_core::Fault;
 use callbox_link::Link;
 use callbox_machines::{
-    Admission, BotVersion, Claims, FakeProvider, MachineSpec, Progress, Provider, StartFault,
-    Started,
+    Admission, BotVersion, Claims, FakeProvider, Listed, MachineSpec, Progress, Provider,
+    StartFault, Started,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -104,7 +104,7 @@ impl Provider for Front {
         self.fake.destroy(name).await
     }
 
-    async fn list(&self) -> Result<Vec<String>, Fault> {
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
         self.fake.list().await
     }
 }

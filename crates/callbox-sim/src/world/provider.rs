@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts};
 use callbox_link::{Link, fresh_wake};
 use callbox_machines::{
-    Admission, BotVersion, Claims, MachineSpec, Progress, Provider, StartFault, Started,
+    Admission, BotVersion, Claims, Listed, MachineSpec, Progress, Provider, StartFault, Started,
 };
 use callbox_protocol::agent::Phase;
 use tokio::time::{Instant, timeout};
@@ -217,11 +217,13 @@ impl Provider for SimProvider {
         call.await
     }
 
-    async fn list(&self) -> Result<Vec<String>, Fault> {
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
         let (world, host) = (Arc::clone(&self.0.world), self.host());
         let call = self.0.call("list-machines", 100.0, move |_| async move {
             match world.fate("list-machines") {
-                Fate::Works => Ok(world.listed_machines(host)),
+                Fate::Works => {
+                    Ok(world.listed_machines(host).into_iter().map(Listed::here).collect())
+                }
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),
             }
         });

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use callbox_core::{Fault, FaultKind, SessionId};
-use callbox_transports::{Join, Presence, Transport};
+use callbox_transports::{Join, Listed, Presence, Transport};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -190,11 +190,11 @@ impl Transport for SimTransport {
         true
     }
 
-    async fn list(&self) -> Result<Vec<SessionId>, Fault> {
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
         let world = Arc::clone(&self.0.world);
         let call = self.0.call("list-rooms", 80.0, move |_| async move {
             match world.fate("list-rooms") {
-                Fate::Works => Ok(world.listed_rooms()),
+                Fate::Works => Ok(world.listed_rooms().into_iter().map(Listed::here).collect()),
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),
             }
         });

@@ -15,6 +15,7 @@
 
 mod calls;
 mod clock;
+mod crash_policy;
 mod crashes;
 mod deadline;
 mod lost;

@@ -22,7 +22,6 @@ use super::{
     process::GOODBYE,
     words::{Wish, line},
 };
-use crate::store::{Store, StoreError};
 
 /// How long a killed relay may take to end.
 const KILL: Duration = Duration::from_secs(5);
@@ -96,26 +95,9 @@ impl Relays {
         true
     }
 
-    /// Ends the relays of sessions that are over, or that nobody knows; tells how many.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn sweep(&self, store: &dyn Store) -> Result<usize, StoreError> {
-        // Before the sessions: a relay's session was saved before the relay was made.
-        let there = self.sessions();
-        if there.is_empty() {
-            return Ok(0);
-        }
-        let living: HashSet<SessionId> = store.living().await?.into_iter().collect();
-        let mut swept = 0;
-        for session in there.difference(&living) {
-            // What is followed is its follower's business.
-            if !self.followed.borrow().contains(session) {
-                tracing::warn!(session.id = %session, "ending a relay that no session claims");
-                swept += usize::from(self.retire(*session).await);
-            }
-        }
-        Ok(swept)
+    /// Whether somebody here is with the relay of this session, who ends it when it is time.
+    pub fn is_followed(&self, session: SessionId) -> bool {
+        self.followed.borrow().contains(&session)
     }
 
     /// Has the relay of a session say good-bye and end, and ends it if it does not. True when

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use callbox_machines::{
-    BotMachine, BotRun, FakeProvider, MachineSpec, Network, Provider as _, ReserveSize, Script,
-    StartFrom,
+    BotMachine, BotRun, FakeProvider, MachineSpec, Made, Network, Provider as _, ReserveSize,
+    Script, StartFrom,
 };
 use callbox_protocol::agent::{Contract, Reseed, SessionData};
 use futures::StreamExt as _;
@@ -25,7 +25,13 @@ pub async fn alone() -> Result<u64, String> {
     for n in 0..SOME {
         let name = format!("cb-{n:032}-1");
         let bot = Arc::clone(&bot);
-        let spec = MachineSpec { name: name.clone(), incarnation: 1, bot, version: None };
+        let spec = MachineSpec {
+            name: name.clone(),
+            incarnation: 1,
+            bot,
+            version: None,
+            made: Made::default(),
+        };
         let started = provider.ensure(&spec).await.map_err(|fault| fault.to_string())?;
         started.link.session(&session(&name)).await.map_err(|error| error.to_string())?;
         let mut events = started.link.events(0);
