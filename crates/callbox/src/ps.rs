@@ -289,7 +289,8 @@ mod tests {
         let at = time("2026-11-01T00:00:00+01:00").unwrap();
         assert_eq!(at.to_string(), "2026-10-31T23:00:00Z");
         for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("7d", 604_800)] {
-            let ago = Timestamp::now().duration_since(time(text).unwrap()).as_secs();
+            let then = time(text).unwrap();
+            let ago = Timestamp::now().duration_since(then).as_secs();
             assert!((seconds..seconds + 60).contains(&ago), "{text}: {ago}");
         }
         for wrong in ["", "h", "2", "2w", "-2h", "yesterday", "ü", "99999999999d"] {
