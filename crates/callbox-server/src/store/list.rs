@@ -7,7 +7,7 @@
 use callbox_core::{Outcome, SessionId, StateKind, Time};
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
-use super::{Filter, row::outcome_text};
+use super::{Filter, Versioned, row::outcome_text};
 
 /// How a database wants its statements.
 pub(super) struct Dialect {
@@ -122,34 +122,40 @@ fn between<DB>(
     }
 }
 
+/// So many rows at least are asked for where some could not be read: there may be many of those.
+const AFTER_A_GAP: usize = 256;
+
 /// A page in the making: rows that cannot be read leave gaps, which are filled from what follows.
 pub(super) struct Pages {
     filter: Filter,
-    missing: usize,
+    limit: usize,
+    asked: usize,
 }
 
 impl Pages {
     pub(super) fn of(filter: &Filter) -> Pages {
-        Pages { filter: filter.clone(), missing: filter.limit as usize }
+        let limit = filter.limit as usize;
+        Pages { filter: filter.clone(), limit, asked: limit }
     }
 
     /// What is to be asked for now.
     pub(super) fn wanted(&mut self) -> &Filter {
-        self.filter.limit = u32::try_from(self.missing).unwrap_or(u32::MAX);
+        self.filter.limit = u32::try_from(self.asked).unwrap_or(u32::MAX);
         &self.filter
     }
 
-    /// So many rows were there, so many could be read, and this one was the last. True if there
-    /// may be more.
-    pub(super) fn got(
+    /// So many rows were there, and this one was the last; so much could be read in all. True if
+    /// the page is to go on.
+    pub(super) fn goes_on(
         &mut self,
         rows: usize,
-        read: usize,
         last: Option<(Time, SessionId)>,
+        found: &mut Vec<Versioned>,
     ) -> bool {
-        let full = rows == self.missing;
-        self.missing -= read;
+        let more = rows == self.asked && found.len() < self.limit;
+        found.truncate(self.limit);
         self.filter.before = last.or(self.filter.before);
-        full && self.missing > 0
+        self.asked = self.limit.max(AFTER_A_GAP);
+        more
     }
 }

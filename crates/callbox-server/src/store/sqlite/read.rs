@@ -49,12 +49,11 @@ pub(super) async fn list(
     loop {
         let mut page = page::<sqlx::Sqlite>(pages.wanted(), &DIALECT);
         let rows = page.build().fetch_all(pool).await.map_err(doing("list sessions"))?;
-        let (asked, before) = (rows.len(), found.len());
-        let last = rows.last().and_then(place_in_list);
+        let (count, last) = (rows.len(), rows.last().and_then(place_in_list));
         for row in rows {
             found.extend(unreadable.pass_over(versioned(row))?);
         }
-        if !pages.got(asked, found.len() - before, last) {
+        if !pages.goes_on(count, last, &mut found) {
             return Ok(found);
         }
     }
