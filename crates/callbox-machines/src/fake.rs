@@ -228,8 +228,10 @@ impl FakeProvider {
             }
             let agent = FakeAgent::new(script.agent);
             machines.insert(name.to_owned(), agent.clone());
-            let session = |name: &str| name.rsplit_once('-').map(|(session, _)| session.to_owned());
-            let of_one = machines.keys().filter(|other| session(other) == session(name)).count();
+            // A session's machines stand together; all others are none of its business.
+            let session = name.rsplit_once('-').map_or(name.as_str(), |(session, _)| session);
+            let from_it = machines.range(session.to_owned()..);
+            let of_one = from_it.take_while(|(other, _)| other.starts_with(session)).count();
             let mut most = self.most_of_one.lock().expect("no panic while held");
             *most = of_one.max(*most);
             agent
