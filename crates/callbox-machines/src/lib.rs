@@ -170,7 +170,9 @@ pub struct MachineSpec {
 /// Told a machine's id at its provider as soon as it is known, which may be long before
 /// [`Provider::ensure`] returns, and even if it never does. May be told again.
 #[derive(Clone, Default)]
-pub struct Made(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Made(Option<Arc<Tell>>);
+
+type Tell = dyn Fn(&str) + Send + Sync;
 
 impl Made {
     /// Calls `tell` with the id.

@@ -10,6 +10,9 @@
 //! What it sends meanwhile is held and then delivered first. Whoever closes first tells why:
 //! client gone, bot finished, or the session ended by other means.
 //!
+//! A bot that dies need not be the end: if its session gets a fresh machine, the client waits here
+//! for its bot, as in the beginning. Audio that comes meanwhile is not kept (`call`).
+//!
 //! A dispatcher may die, and a call must not notice. So the client's connection is handed to a
 //! small process of its own ([`relay`]), which does all of the above and outlives us. Where the
 //! provider's machines cannot be reached from another process, we do it here (`here`).
