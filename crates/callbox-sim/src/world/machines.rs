@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use callbox_core::{SessionId, machine_name};
 use callbox_link::fake::{BotReady, FakeAgent, Script};
+use callbox_machines::Listed;
 use callbox_protocol::agent::Phase;
 use tokio::time::{Instant, sleep};
 
@@ -11,6 +12,8 @@ use super::{World, carrier::Lines, facts::Cause};
 
 /// A machine ends itself when no dispatcher was there for so long.
 pub const DEAD_MAN: Duration = Duration::from_secs(120);
+/// A machine of another deployment, which is none of our business.
+const STRANGER: &str = "cb-00000000000000000000000000000001-1";
 /// A provider that says that a machine is gone has ended it so long after at the latest.
 const DONE_LATER: (u64, u64) = (1_000, 30_000);
 
@@ -257,8 +260,16 @@ impl World {
     /// A host is gone, with all that ran on it.
     pub fn lose_host(&self, host: u64) {
         let on_it = |(_, machine): &(&String, &Machine)| machine.host == host;
+        let mut inner = self.inner();
         let keys: Vec<String> =
-            self.inner().machines.iter().filter(on_it).map(|(key, _)| key.clone()).collect();
+            inner.machines.iter().filter(on_it).map(|(key, _)| key.clone()).collect();
+        // Those whose machine was not made yet, too.
+        let place = format!("{host:016x}");
+        let there = inner.rows.values().filter(|row| row.place == place).map(|row| row.id);
+        for id in there.collect::<Vec<_>>() {
+            inner.facts(id).did(Cause::MachineLost);
+        }
+        drop(inner);
         for key in keys {
             self.lose_machine(&key, "machine.lost-with-its-host");
         }
@@ -266,6 +277,9 @@ impl World {
 
     /// The provider ends a machine, or says so.
     pub fn destroy_machine(self: &Arc<Self>, host: u64, name: &str) {
+        if name == STRANGER {
+            self.violation("another deployment's machine destroyed", name.to_owned());
+        }
         let key = key(host, name);
         let making = self.inner().machines.get(&key).map(|machine| machine.agent.is_none());
         let Some(making) = making else {
@@ -319,18 +333,32 @@ impl World {
         }
     }
 
-    /// The names of the machines on this host, as a list tells them that may be behind.
-    pub fn listed_machines(&self, host: u64) -> Vec<String> {
+    /// The machines on this host, as a list tells them that may be behind. One of another
+    /// deployment is always among them.
+    pub fn listed_machines(&self, host: u64) -> Vec<Listed> {
         let inner = self.inner();
         let stale = if inner.calm { Duration::ZERO } else { self.weather.stale };
         let seen = |machine: &&Machine| {
             let made = machine.agent.is_some() && machine.since.elapsed() >= stale;
             machine.host == host && made
         };
-        let mut names: Vec<String> =
-            inner.machines.values().filter(seen).map(Machine::name).collect();
+        // A list that is always true need not tell ages.
+        let age = |since: &Instant| (!stale.is_zero()).then(|| self.at(*since));
+        let ours = |name: String, since: &Instant| Listed {
+            name,
+            deployment: Some("memory".into()),
+            made_at: age(since),
+        };
+        let mut all: Vec<Listed> = inner
+            .machines
+            .values()
+            .filter(seen)
+            .map(|machine| ours(machine.name(), &machine.since))
+            .collect();
         let still = inner.gone.iter().filter(|(at, on, _)| *on == host && at.elapsed() < stale);
-        names.extend(still.map(|(_, _, name)| name.clone()));
-        names
+        all.extend(still.map(|(at, _, name)| ours(name.clone(), at)));
+        let theirs = Some("another".to_owned());
+        all.push(Listed { name: STRANGER.into(), deployment: theirs, made_at: None });
+        all
     }
 }

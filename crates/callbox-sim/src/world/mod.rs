@@ -132,6 +132,12 @@ impl World {
         Time::from_micros(beginning).after(self.age())
     }
 
+    /// The true time at a moment that has passed.
+    pub fn at(&self, moment: Instant) -> Time {
+        let ago = i64::try_from(moment.elapsed().as_micros()).unwrap_or(i64::MAX);
+        Time::from_micros(self.now().as_micros() - ago)
+    }
+
     /// Counts something, and writes it down.
     pub fn note(&self, what: &str, detail: impl FnOnce() -> String) {
         let age = self.age();

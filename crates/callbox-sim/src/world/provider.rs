@@ -162,6 +162,7 @@ impl Provider for SimProvider {
             }
         });
         ordered.await?;
+        spec.made.tell(&format!("m-{}", spec.name));
         let line = self.made(&spec.name).await?;
         self.0.crash_point("before", "wake").await;
         let waking = async {
@@ -221,9 +222,7 @@ impl Provider for SimProvider {
         let (world, host) = (Arc::clone(&self.0.world), self.host());
         let call = self.0.call("list-machines", 100.0, move |_| async move {
             match world.fate("list-machines") {
-                Fate::Works => {
-                    Ok(world.listed_machines(host).into_iter().map(Listed::here).collect())
-                }
+                Fate::Works => Ok(world.listed_machines(host)),
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),
             }
         });

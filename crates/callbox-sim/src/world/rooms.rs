@@ -15,10 +15,6 @@ use super::{
     provider::{Fate, NAME},
 };
 
-/// Whether dispatchers look for rooms that no session claims. Until they do, a request that nobody
-/// waits for any more makes none.
-const ROOMS_ARE_SWEPT: bool = false;
-
 /// One room.
 #[derive(Clone, Debug)]
 pub struct Room {
@@ -41,8 +37,6 @@ impl World {
     fn open_room(self: &Arc<Self>, id: SessionId, behind_our_back: bool, waited_for: bool) {
         if waited_for {
             self.room_must_be_wanted(id);
-        } else if !ROOMS_ARE_SWEPT {
-            return self.note("room.not-made-late", || id.to_string());
         }
         let age = self.age();
         let vanishes = self.happens(self.weather.room_lost);
@@ -124,11 +118,17 @@ impl World {
         Ok(Some(Presence { bot, clients: room.clients }))
     }
 
-    fn listed_rooms(&self) -> Vec<SessionId> {
+    fn listed_rooms(&self) -> Vec<Listed> {
         let inner = self.inner();
         let stale = if inner.calm { Duration::ZERO } else { self.weather.stale };
         let seen = inner.rooms.iter().filter(|(_, room)| room.since.elapsed() >= stale);
-        seen.map(|(id, _)| *id).collect()
+        // A list that is always true need not tell ages.
+        let listed = seen.map(|(id, room)| Listed {
+            session: *id,
+            deployment: Some("memory".into()),
+            made_at: (!stale.is_zero()).then(|| self.at(room.since)),
+        });
+        listed.collect()
     }
 }
 
@@ -194,7 +194,7 @@ impl Transport for SimTransport {
         let world = Arc::clone(&self.0.world);
         let call = self.0.call("list-rooms", 80.0, move |_| async move {
             match world.fate("list-rooms") {
-                Fate::Works => Ok(world.listed_rooms().into_iter().map(Listed::here).collect()),
+                Fate::Works => Ok(world.listed_rooms()),
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),
             }
         });
