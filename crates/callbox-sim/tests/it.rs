@@ -41,9 +41,17 @@ fn a_seed_repeats_itself_also_beside_other_work() {
 }
 
 #[test]
-fn what_is_not_there_cannot_be_planted() {
+fn what_is_not_there_cannot_be_planted_and_what_is_there_is_in_the_documentation() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callbox-sim"));
     let output = command.args(["--seed", "1", "--plant", "nonsense"]).output().unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no-dead-man"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let list = said.split_once("there are: ").unwrap().1.lines().next().unwrap();
+    let mut faults: Vec<&str> = list.split(", ").collect();
+    let text = include_str!("../../../docs/simulation.md");
+    let row = |line: &'static str| Some(line.strip_prefix("| `")?.split_once('`')?.0);
+    let mut documented: Vec<&str> = text.lines().filter_map(row).collect();
+    faults.sort_unstable();
+    documented.sort_unstable();
+    assert_eq!(faults, documented, "the table in docs/simulation.md is out of date");
 }
