@@ -117,7 +117,7 @@ async fn fills_up_while_serving(home: &Home, disk: &SmallDisk<'_>) {
         }
     };
     let refused = tokio::time::timeout(SOON, refused).await.expect("the disk is full");
-    assert_eq!((refused.status, refused.body["code"].as_str()), (500, Some("internal")));
+    assert_eq!((refused.status, refused.body["code"].as_str()), (503, Some("store-away")));
     assert!(home.log().contains("disk is full"), "{}", home.log());
     assert_eq!(dispatcher.get("/healthz").await.status, 200);
     disk.free();
