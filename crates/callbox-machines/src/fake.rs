@@ -229,7 +229,7 @@ impl FakeProvider {
             let agent = FakeAgent::new(script.agent);
             machines.insert(name.to_owned(), agent.clone());
             // A session's machines stand together; all others are none of its business.
-            let session = name.rsplit_once('-').map_or(name.as_str(), |(session, _)| session);
+            let session = name.rfind('-').map_or(name.as_str(), |dash| &name[..=dash]);
             let from_it = machines.range(session.to_owned()..);
             let of_one = from_it.take_while(|(other, _)| other.starts_with(session)).count();
             let mut most = self.most_of_one.lock().expect("no panic while held");
