@@ -4,10 +4,7 @@ use std::collections::HashSet;
 
 use callbox_core::{SessionId, machine_name};
 
-use crate::store::{Filter, Store, StoreError};
-
-/// How many sessions are read at once.
-const PAGE: u32 = 500;
+use crate::store::{Store, StoreError, each_living};
 
 /// The claims of all sessions that live.
 #[derive(Debug, Default)]
@@ -29,17 +26,12 @@ impl Claims {
         let mut claims = Claims::default();
         let mut unread: HashSet<SessionId> = store.living().await?.into_iter().collect();
         claims.sessions.clone_from(&unread);
-        let mut filter = Filter { living: true, limit: PAGE, ..Filter::default() };
-        loop {
-            let rows = store.list(&filter).await?;
-            for row in &rows {
-                unread.remove(&row.session.id);
-                claims.sessions.insert(row.session.id);
-                claims.machines.extend(row.session.machine_name());
-            }
-            let Some(last) = rows.last() else { break };
-            filter.before = Some((last.session.moments.accepted, last.session.id));
-        }
+        each_living(store, None, |session| {
+            unread.remove(&session.id);
+            claims.sessions.insert(session.id);
+            claims.machines.extend(session.machine_name());
+        })
+        .await?;
         // Some of these have ended meanwhile; the next look tells.
         claims.unread = unread.into_iter().map(every_machine_of).collect();
         Ok(claims)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version},
+    http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version, header},
 };
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -24,10 +24,9 @@ pub enum Unreachable {
     Slow,
 }
 
-/// Headers that belong to one connection and not to the message, and what the bot must not see.
-const NOT_CARRIED: [&str; 10] = [
+/// Headers that belong to one connection and not to the message.
+const OF_A_CONNECTION: [&str; 9] = [
     "host",
-    "authorization",
     "content-length",
     "connection",
     "keep-alive",
@@ -74,7 +73,17 @@ pub async fn carry(
     Ok(Response::from_parts(parts, Body::new(body)))
 }
 
+/// What the bot shall see: the message's own, but for what opened our door.
 fn carried(headers: &HeaderMap) -> HeaderMap {
-    let keep = |name: &HeaderName| !NOT_CARRIED.contains(&name.as_str());
+    those(headers, |name| of_the_message(name) && name != header::AUTHORIZATION)
+}
+
+/// Whether a header goes on with its message from one connection to the next.
+pub(crate) fn of_the_message(name: &HeaderName) -> bool {
+    !OF_A_CONNECTION.contains(&name.as_str())
+}
+
+/// Those headers that `keep` names.
+pub(crate) fn those(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap {
     headers.iter().filter(|(name, _)| keep(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
 }

@@ -103,6 +103,7 @@ fn count(error: &Error) {
         Error::QueueFull { .. } => "queue-full",
         Error::Closing => "shutting-down",
         Error::Draining => "draining",
+        Error::StoreAway => "store-away",
         Error::Internal => "internal",
         _ => "bad-request",
     });

@@ -33,6 +33,15 @@ pub(crate) fn apply_here(
     Ok(applied)
 }
 
+/// Saves a session, if its row still is at this version.
+pub(super) async fn save(
+    plane: &Plane,
+    session: &Session,
+    expected: i64,
+) -> Result<Saved, StoreError> {
+    outside::call("store.save", plane.store.save(session, expected)).await
+}
+
 /// Writes down that a session is to end, whoever drives it.
 ///
 /// # Errors
@@ -41,7 +50,7 @@ pub async fn request_end(plane: &Plane, id: SessionId, why: EndReason) -> Result
     let event = Event { at: plane.clock.now(), kind: EventKind::EndRequested(why) };
     while let Some(row) = plane.store.get(id).await? {
         let Ok(Applied::Changed(next)) = apply(&row.session, &event) else { break };
-        if let Saved::Saved(_) = plane.store.save(&next, row.version).await? {
+        if let Saved::Saved(_) = save(plane, &next, row.version).await? {
             break;
         }
     }
@@ -65,8 +74,8 @@ impl Driver {
                 Ok(Saved::Saved(self.row.version))
             } else {
                 let plane = Arc::clone(&self.plane);
-                let saving = plane.store.save(&next, self.row.version);
-                self.ask(outside::call("store.save", saving)).await
+                let saving = save(&plane, &next, self.row.version);
+                self.ask(saving).await
             };
             match saved {
                 Ok(Saved::Saved(version)) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use callbox_core::{Applied, EndCode, EndReason, Event, EventKind, State, apply};
 
-use super::drive;
+use super::{drive, row::save};
 use crate::{
     media::relay,
     plane::Plane,
@@ -42,7 +42,7 @@ async fn give_up_its_place(plane: &Arc<Plane>, mut row: Versioned) -> Result<(),
     let kind = EventKind::PlaceLost { detail: detail.into() };
     let event = Event { at: plane.clock.now(), kind };
     if let Ok(Applied::Changed(next)) = apply(&row.session, &event) {
-        match plane.store.save(&next, row.version).await? {
+        match save(plane, &next, row.version).await? {
             Saved::Saved(version) => (row.session, row.version) = (*next, version),
             // Somebody moved it just now: it is looked at again.
             Saved::Conflict => {

@@ -17,25 +17,16 @@ use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, net::TcpStream, time::timeout};
 
 use super::{look_around, watch::driver_changed};
-use crate::{plane::Plane, store::Replica};
+use crate::{
+    plane::Plane,
+    proxy::{of_the_message, those},
+    store::Replica,
+};
 
 /// Says which replica passed a request on.
 static FORWARDED: HeaderName = HeaderName::from_static("x-callbox-forwarded");
 /// How long another replica may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Headers that belong to one connection and not to the message.
-const NOT_CARRIED: [&str; 9] = [
-    "host",
-    "content-length",
-    "connection",
-    "keep-alive",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// Why a request was not passed on, or not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
@@ -171,11 +162,9 @@ fn outward(plane: &Plane, request: Request<Body>, authority: &str) -> Request<Bo
 }
 
 fn carried(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
-    let keep = |name: &HeaderName| {
-        !NOT_CARRIED.contains(&name.as_str())
-            || upgrade && [header::CONNECTION, header::UPGRADE].contains(name)
-    };
-    headers.iter().filter(|(name, _)| keep(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    let of_the_upgrade =
+        |name: &HeaderName| upgrade && [header::CONNECTION, header::UPGRADE].contains(name);
+    those(headers, |name| of_the_message(name) || of_the_upgrade(name))
 }
 
 /// Host and port of `http://host:port`.

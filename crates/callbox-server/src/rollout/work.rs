@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use callbox_core::{Session, State};
+use callbox_core::Session;
 use callbox_machines::{BotVersion, StartFault};
 use tokio::sync::watch;
 
@@ -12,15 +12,13 @@ use crate::{
     driver::Chain,
     plane::Plane,
     prepare::Stages,
-    store::{Filter, StoreError},
+    store::{StoreError, each_living},
 };
 
 /// How often it is looked whether an old version is left, beside whenever a session moves.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Between two looks at the least: where thousands live, something always moves.
 const REST: Duration = Duration::from_millis(100);
-/// Rows that are read at once.
-const PAGE: u32 = 500;
 
 /// Looks up which version of each bot is there, and which ones living sessions have. To be called
 /// before sessions are accepted.
@@ -40,12 +38,12 @@ pub(crate) async fn begin(plane: &Plane) -> Result<(), StoreError> {
         };
         plane.rollouts.bots().insert(bot.name.clone(), Track::of(version, now));
     }
-    for session in living(plane, None).await? {
+    each_living(&*plane.store, None, |session| {
         if session.version.is_some() {
-            let (bot, since) = (session.bot.clone(), now);
-            plane.rollouts.change(&bot, |track| track.add_old(session.version, since));
+            plane.rollouts.change(&session.bot, |track| track.add_old(session.version, now));
         }
-    }
+    })
+    .await?;
     for name in plane.providers.keys() {
         let tended = watch::Sender::new(plane.rollouts.to_tend(plane, name));
         plane.rollouts.senders().insert((*name).to_owned(), tended);
@@ -191,8 +189,10 @@ fn is_needed_here(plane: &Plane, bot: &str, version: &Version) -> bool {
 
 /// Whether any session that has not ended may: another dispatcher may drive some of this host's.
 async fn is_needed(plane: &Plane, bot: &str, version: &Version) -> bool {
-    match living(plane, Some(bot)).await {
-        Ok(living) => living.iter().any(|session| session.version == *version),
+    let mut needed = false;
+    let has = |session: Session| needed |= session.version == *version;
+    match each_living(&*plane.store, Some(bot), has).await {
+        Ok(()) => needed,
         Err(error) => {
             tracing::warn!(error = %Chain(&error), "cannot look who has an old version");
             true
@@ -222,24 +222,5 @@ async fn retire(plane: &Plane, bot: &Bot, version: Version) {
     let gone = BotVersion { bot: Arc::clone(&bot.machine), version };
     if let Err(fault) = provider.retire(&gone, &used).await {
         tracing::warn!(bot = bot.name, %fault, "cannot remove what is left of an old version");
-    }
-}
-
-/// The sessions that have not ended, whoever drives them.
-async fn living(plane: &Plane, bot: Option<&str>) -> Result<Vec<Session>, StoreError> {
-    let mut found: Vec<Session> = Vec::new();
-    let mut before = None;
-    loop {
-        let bot = bot.map(str::to_owned);
-        let filter = Filter { bot, living: true, before, limit: PAGE, ..Filter::default() };
-        let page = plane.store.list(&filter).await?;
-        let last = page.last().map(|row| (row.session.moments.accepted, row.session.id));
-        let full = page.len() == PAGE as usize;
-        found.extend(page.into_iter().map(|row| row.session));
-        if !full {
-            found.retain(|session| !matches!(session.state, State::Ended { .. }));
-            return Ok(found);
-        }
-        before = last;
     }
 }

@@ -15,10 +15,8 @@ use super::{
     Deployment, Filter, Inserted, KeyRecord, NewSession, Replica, Saved, StartKey, Store,
     StoreError, Versioned,
     caps::{Living, in_the_way},
+    types::HINTS,
 };
-
-/// How many hints a reader of [`Store::changes`] may be behind.
-const HINTS: usize = 4096;
 
 /// See the module's documentation. Its clock is tokio's.
 #[derive(Clone, Debug)]

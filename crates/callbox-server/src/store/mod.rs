@@ -10,6 +10,7 @@
 mod address;
 mod caps;
 mod list;
+mod living;
 mod memory;
 mod postgres;
 mod row;
@@ -25,6 +26,7 @@ use tokio::sync::broadcast;
 
 pub use address::Address;
 pub(crate) use address::shown;
+pub use living::each_living;
 pub use memory::Memory;
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;

@@ -15,11 +15,10 @@ use super::super::scene::{
     caller::{self, Events, How, Line, Plan},
     dispatcher::{Dispatcher, Home},
     host::{Leak, Looker, Owners},
+    settle::until_nothing_is_left,
     watch::Watch,
 };
 
-/// How long what belongs to nobody may stay: it is looked for at the start and every minute.
-const SWEPT: Duration = Duration::from_secs(120);
 /// How long the call is.
 const CALL: Duration = Duration::from_millis(300);
 
@@ -110,7 +109,7 @@ fn die_after(home: &Home, after: u64) -> anyhow::Result<Crash> {
     let outcome = client.join().expect("it does not panic");
     let calls = fs::read_to_string(&file).context("no call was traced")?;
     fs::remove_file(&file)?;
-    let leaked = until_nothing_is_left(&mut looker, &next)?;
+    let (_, leaked) = until_nothing_is_left(&mut looker, &next, |_| false)?;
     let mut crash = Crash {
         after,
         call: calls.lines().last().unwrap_or_default().to_owned(),
@@ -147,22 +146,4 @@ fn die_after(home: &Home, after: u64) -> anyhow::Result<Crash> {
     looker.remove_hierarchies();
     crash.took = began.elapsed();
     Ok(crash)
-}
-
-/// Waits until everything has an owner; what has none after all that time is a leak.
-fn until_nothing_is_left(looker: &mut Looker, next: &Dispatcher) -> anyhow::Result<Vec<Leak>> {
-    let began = Instant::now();
-    loop {
-        // Before the sessions: what is there and is not theirs then, is nobody's.
-        let seen = looker.look();
-        let owners = Owners {
-            sessions: next.api.sessions(false)?,
-            dispatcher: Some((next.pid(), next.since_ms)),
-        };
-        let leaks = seen.leaks(&owners);
-        if leaks.is_empty() || began.elapsed() > SWEPT {
-            return Ok(leaks);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -16,6 +16,7 @@ use super::{
         caller::{self, Events, How, Line, Outcome, Phase, Plan},
         dispatcher::{Dispatcher, Home},
         host::{Leak, Looker, Owners},
+        settle::until_nothing_is_left,
         watch::Watch,
     },
     control,
@@ -23,8 +24,6 @@ use super::{
     tally::Tally,
 };
 
-/// How long what belongs to nobody may stay: it is looked for at the start and every minute.
-const SWEPT: Duration = Duration::from_secs(120);
 /// A call that is heard so long after a restart went on.
 const MOMENT: Duration = Duration::from_millis(500);
 
@@ -330,29 +329,16 @@ impl Rounds<'_> {
         self.events.victims.lock().expect("nobody panics with it").extend(session);
     }
 
-    /// Waits until everything has an owner; what has none after all that time is a leak. Tells
+    /// Waits until everything has an owner, and notes what has none after all that time. Tells
     /// when it was so.
     fn until_nothing_is_left(&mut self, when: &str) -> anyhow::Result<Instant> {
-        let began = Instant::now();
-        loop {
-            // Before the sessions: what is there and is not theirs then, is nobody's.
-            let seen = self.looker.look();
-            let now = Instant::now();
-            let owners = Owners {
-                sessions: self.dispatcher.api.sessions(false)?,
-                dispatcher: Some((self.dispatcher.pid(), self.dispatcher.since_ms)),
-            };
-            let mut leaks = seen.leaks(&owners);
-            leaks.retain(|leak| !self.is_known(leak));
-            if leaks.is_empty() {
-                return Ok(now);
-            }
-            if began.elapsed() > SWEPT {
-                self.leaked(when, leaks);
-                return Ok(now);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let known: BTreeSet<Leak> =
+            self.tally.leaked.iter().map(|(_, leak)| leak.clone()).collect();
+        let settled =
+            until_nothing_is_left(&mut self.looker, &self.dispatcher, |leak| known.contains(leak));
+        let (at, leaks) = settled?;
+        self.leaked(when, leaks);
+        Ok(at)
     }
 
     /// Each is named once: it would be found again in every round.

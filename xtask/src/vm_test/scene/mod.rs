@@ -10,6 +10,7 @@ pub mod caller;
 pub mod dispatcher;
 pub mod echo;
 pub mod host;
+pub mod settle;
 pub mod watch;
 
 /// Where the dispatchers of a scene keep their sessions.
