@@ -5,6 +5,7 @@
 //! machine can be found again, adopted or destroyed.
 
 mod admission;
+mod arrivals;
 mod budget;
 pub mod contract;
 mod fake;
@@ -19,6 +20,7 @@ use callbox_protocol::agent::Prepare;
 use tokio::sync::watch;
 
 pub use admission::{Admission, Claims, Reserve, ReserveLevel};
+pub use arrivals::{Arrivals, Denied};
 pub use budget::{Budget, BudgetConfig, Cost};
 /// One entry of what a machine may reach.
 pub use callbox_microvm::net::Allow;
@@ -381,6 +383,11 @@ pub trait Provider: Send + Sync {
     /// the call is then carried by the dispatcher, and ends with it. Asked of names only: whether
     /// the machine runs does not matter.
     fn media_port(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
+
+    /// Where the agents of its machines are met, if it is they who dial.
+    fn arrivals(&self) -> Option<&Arrivals> {
         None
     }
 
