@@ -86,6 +86,10 @@ async fn dispatch(
             hosts::tell(&machine, &asked)?;
             Ok(json(&serde_json::json!({})))
         }
+        (Method::POST, "/v1/rejoin") => {
+            machine.set_rejoin(read(request).await?);
+            Ok(json(&serde_json::json!({})))
+        }
         (Method::POST, "/v1/session") => {
             let data: SessionData = read(request).await?;
             Ok(json(&session::accept(&machine, data)?))

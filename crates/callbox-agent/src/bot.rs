@@ -58,7 +58,7 @@ impl Bot {
     /// Starts the bot. Its output goes to `logs`.
     pub(crate) fn launch(
         launch: &Launch<'_>,
-        in_machine: bool,
+        is_machine: bool,
         reaper: &Reaper,
         logs: &Arc<Logs>,
     ) -> Result<Bot, LaunchError> {
@@ -83,7 +83,7 @@ impl Bot {
             command.uid(launch.uid).gid(launch.gid);
         }
         let oom_kills_before = oom_kills();
-        let (mut child, group, exit) = spawn(&mut command, in_machine, reaper).map_err(refused)?;
+        let (mut child, group, exit) = spawn(&mut command, is_machine, reaper).map_err(refused)?;
         let pipes = [
             (child.stdout.take().map(OwnedFd::from), LogStream::Stdout),
             (child.stderr.take().map(OwnedFd::from), LogStream::Stderr),
@@ -142,14 +142,14 @@ impl Bot {
 /// too late for what the child starts first.
 pub(crate) fn spawn(
     command: &mut Command,
-    in_machine: bool,
+    is_machine: bool,
     reaper: &Reaper,
 ) -> io::Result<(std::process::Child, Pid, ExitWatch)> {
-    if in_machine {
+    if is_machine {
         set_own_oom_score(BOT_OOM_SCORE);
     }
     let spawned = reaper.spawn(command);
-    if in_machine {
+    if is_machine {
         set_own_oom_score(AGENT_OOM_SCORE);
     }
     spawned

@@ -9,6 +9,7 @@ use rustix::system::{RebootCommand, reboot};
 use tokio::time::{sleep, timeout};
 
 use crate::machine::Machine;
+use crate::place::Kind;
 
 /// How long after the bot's end the last answers and events may take to get out.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -29,13 +30,16 @@ pub(crate) async fn stop(machine: Arc<Machine>, grace: Duration) {
         let _ = timeout(KILL_PATIENCE, machine.reached(Phase::Over)).await;
     }
     sleep(LAST_WORDS).await;
-    end(machine.place.in_machine);
+    end(machine.place.is_init());
 }
 
 /// The dead-man switch: ends an awake machine that no host has cared for in a long while.
-/// A template or a reserve may wait for ever: it is not awake.
+/// A template or a reserve may wait for ever: it is not awake. But a machine that dials its host
+/// is alone from the beginning.
 pub(crate) async fn watch_for_orphanhood(machine: Arc<Machine>) {
-    machine.reached(Phase::Awake).await;
+    if !matches!(machine.place.kind, Kind::Joined(_)) {
+        machine.reached(Phase::Awake).await;
+    }
     let mut hosts = machine.hosts();
     let patience = machine.place.orphan_after;
     loop {
@@ -59,8 +63,8 @@ pub(crate) async fn after_the_longest_life(machine: Arc<Machine>, longest: Durat
 
 /// Ends the machine at once; outside a machine, this process. The kernel's command line makes
 /// every reboot the end of the virtual machine.
-pub(crate) fn end(in_machine: bool) -> ! {
-    if in_machine {
+pub(crate) fn end(is_init: bool) -> ! {
+    if is_init {
         let _ = reboot(RebootCommand::Restart);
         // PID 1 must not return; if it does, the kernel panics, which ends the machine too.
     }

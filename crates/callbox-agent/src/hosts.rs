@@ -15,7 +15,7 @@ const OURS: &str = "# callbox";
 
 /// Replaces what was told before.
 pub(crate) fn tell(machine: &Machine, hosts: &Hosts) -> Result<(), Refusal> {
-    if !machine.place.in_machine {
+    if !machine.place.is_init() {
         return Ok(());
     }
     if !hosts.resolvers.is_empty() {

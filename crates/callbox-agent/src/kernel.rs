@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::ioctl::{self, NoArg, Opcode, Setter};
@@ -49,6 +49,17 @@ pub(crate) fn reseed_kernel(secret: &[u8]) -> io::Result<()> {
     // SAFETY: RNDRESEEDCRNG takes no argument.
     unsafe { ioctl::ioctl(&random, NoArg::<RNDRESEEDCRNG>::new()) }?;
     Ok(())
+}
+
+/// The same as far as it is allowed: without the right to it, the secret is mixed in without credit,
+/// and counts from the next time that the kernel rekeys itself. Enough where nobody was cloned.
+pub(crate) fn stir(secret: &[u8]) -> io::Result<()> {
+    match reseed_kernel(secret) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            File::options().write(true).open("/dev/urandom")?.write_all(secret)
+        }
+        other => other,
+    }
 }
 
 /// Has the runtime watch `file` for becoming readable. Must be called inside the runtime.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use callbox_protocol::agent::{Health, Phase, Prepare};
+use callbox_protocol::join::Rejoin;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,6 +41,8 @@ struct Life {
     prepare: Option<Arc<Prepare>>,
     bot: Option<Arc<Bot>>,
     session: Option<(String, u32)>,
+    /// What opens the next connection, of a machine that dials its host.
+    rejoin: Option<Rejoin>,
     /// The call that is under way, of those that change the phase.
     busy: Option<&'static str>,
 }
@@ -128,6 +131,16 @@ impl Machine {
         self.advance(Phase::InSession);
     }
 
+    /// What opens the next connection to the host.
+    #[cfg(feature = "join")]
+    pub(crate) fn rejoin(&self) -> Option<Rejoin> {
+        self.life().rejoin.clone()
+    }
+
+    pub(crate) fn set_rejoin(&self, rejoin: Rejoin) {
+        self.life().rejoin = Some(rejoin);
+    }
+
     pub(crate) fn bot(&self) -> Option<Arc<Bot>> {
         self.life().bot.clone()
     }
@@ -140,7 +153,7 @@ impl Machine {
         env: &BTreeMap<String, String>,
     ) -> Result<Arc<Bot>, LaunchError> {
         let launch = Launch { argv, env, cwd: &prepare.cwd, uid: prepare.uid, gid: prepare.gid };
-        let mut bot = Bot::launch(&launch, self.place.in_machine, &self.reaper, &self.logs)?;
+        let mut bot = Bot::launch(&launch, self.place.is_machine(), &self.reaper, &self.logs)?;
         let output = bot.take_output();
         let bot = Arc::new(bot);
         self.life().bot = Some(Arc::clone(&bot));

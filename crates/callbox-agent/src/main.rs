@@ -10,6 +10,8 @@ mod events;
 mod feed;
 mod hello;
 mod hosts;
+#[cfg(feature = "join")]
+mod join;
 mod kernel;
 mod logs;
 mod loopback;
@@ -46,7 +48,7 @@ use tokio::time::sleep;
 use crate::boot::BootError;
 use crate::cmdline::Cmdline;
 use crate::machine::Machine;
-use crate::place::Place;
+use crate::place::{Kind, Place};
 use crate::port::Port;
 use crate::serve::{Access, serve};
 
@@ -57,6 +59,13 @@ const PORT_PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    // In a container, whatever the image starts is the first process, too.
+    #[cfg(feature = "join")]
+    if let [word, arguments @ ..] = arguments.as_slice()
+        && word == "join"
+    {
+        return ended(join::run(arguments));
+    }
     // The kernel hands words it does not know to init, so PID 1 has no arguments of its own.
     if std::process::id() == 1 {
         let error = be_init();
@@ -71,6 +80,10 @@ fn main() -> ExitCode {
         }
         _ => Err(io::Error::other("this program is the first process of a callbox machine")),
     };
+    ended(outcome)
+}
+
+fn ended(outcome: io::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -100,7 +113,7 @@ fn be_init() -> BootError {
 
 async fn serve_port(cmdline: Cmdline) -> io::Result<()> {
     let machine = Machine::new(Place {
-        in_machine: true,
+        kind: Kind::Init,
         run_dir: PathBuf::from(boot::RUN_DIR),
         orphan_after: cmdline.orphan_after,
     })?;
@@ -129,7 +142,7 @@ async fn find_port(name: &str) -> io::Result<Port> {
 fn serve_unix(path: &Path) -> io::Result<()> {
     in_runtime(async {
         let machine = Machine::new(Place {
-            in_machine: false,
+            kind: Kind::Process,
             run_dir: path.with_extension("run"),
             orphan_after: Duration::from_secs(120),
         })?;

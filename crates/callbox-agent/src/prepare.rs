@@ -21,6 +21,7 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(20);
 /// Does everything about the bot that needs no session.
 pub(crate) async fn prepare(machine: &Arc<Machine>, prepare: Prepare) -> Result<Prepared, Refusal> {
     let _turn = machine.begin("prepare", &[Phase::Booted])?;
+    let prepare = machine.place.complete(prepare);
     let start = Instant::now();
     match &prepare.contract {
         Contract::Command { .. } => check_command(&prepare)?,
@@ -90,12 +91,12 @@ pub(crate) async fn freeze(machine: &Arc<Machine>) -> Result<Frozen, Refusal> {
     let _turn = machine.begin("freeze", &[Phase::Prepared, Phase::Frozen])?;
     // Outside a machine, the kernel's table lists all the world's sockets.
     let group = match machine.bot() {
-        _ if machine.place.in_machine => None,
+        _ if machine.place.is_machine() => None,
         Some(bot) => Some(bot.group()),
         None => Some(rustix::process::getpid()),
     };
     let sockets = closed(group).await?;
-    if machine.place.in_machine {
+    if machine.place.is_machine() {
         rustix::fs::sync();
     }
     machine.advance(Phase::Frozen);

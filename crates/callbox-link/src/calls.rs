@@ -11,6 +11,7 @@ use callbox_protocol::agent::{
     AgentError, Awake, Clock, Frozen, Health, Hosts, Prepare, Prepared, SessionAccepted,
     SessionData, Stop, Wake, Warning,
 };
+use callbox_protocol::join::Rejoin;
 
 use crate::link::broken;
 use crate::{Link, LinkError};
@@ -117,6 +118,15 @@ impl Link {
     /// As all calls.
     pub async fn hosts(&self, hosts: &Hosts) -> Result<(), LinkError> {
         let _: IgnoredAny = self.call("hosts", Method::POST, Some(hosts)).await?;
+        Ok(())
+    }
+
+    /// Tells a machine that dialled what opens its next connection.
+    ///
+    /// # Errors
+    /// As all calls.
+    pub async fn rejoin(&self, rejoin: &Rejoin) -> Result<(), LinkError> {
+        let _: IgnoredAny = self.call("rejoin", Method::POST, Some(rejoin)).await?;
         Ok(())
     }
 

@@ -25,6 +25,7 @@ mod lines;
 mod link;
 mod rewind;
 mod tunnel;
+mod websocket;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -33,6 +34,7 @@ pub use error::LinkError;
 pub use lines::MAX_LINE_BYTES;
 pub use link::Link;
 pub use tunnel::Tunnel;
+pub use websocket::over_websocket;
 
 /// Any ordered byte stream to an agent.
 pub trait CarrierIo: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

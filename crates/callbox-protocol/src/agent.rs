@@ -29,6 +29,7 @@
 //! | `POST /v1/wake` | [`Wake`] | [`Awake`] | first call on every clone and on every cold machine; again at will until there is a session |
 //! | `POST /v1/clock` | [`Clock`] | [`Clock`] | between wake and session, where the wake came late |
 //! | `POST /v1/hosts` | [`Hosts`] | `{}` | before the session, any number of times: the last one counts |
+//! | `POST /v1/rejoin` | [`Rejoin`](crate::join::Rejoin) | `{}` | from machines that dialled, before the wake; any number of times: the last one counts |
 //! | `POST /v1/session` | [`SessionData`] | [`SessionAccepted`] | once, after a successful wake |
 //! | `GET /v1/events?after=N` | | lines of [`AgentEvent`] (`application/x-ndjson`) | any time; stays open |
 //! | `GET /v1/logs?after=N` | | lines of [`LogLine`] (`application/x-ndjson`) | any time; stays open |
@@ -97,10 +98,11 @@ pub struct Prepare {
     pub contract: Contract,
     /// Program and arguments. For [`Contract::Command`] a template whose placeholders
     /// (`{room_url}`, `{token}`, `{session_id}`, `{bot}`, `{body}`) are filled from [`SessionData`].
+    /// Empty: what the agent was started with, where it is a program of the image's.
     pub argv: Vec<String>,
     /// Environment of the bot, beside `PATH`, `HOME` and `LANG`. Never secrets: it is in the template.
     pub env: BTreeMap<String, String>,
-    /// Working directory of the bot.
+    /// Working directory of the bot. Empty: the agent's own, where the image chose it.
     pub cwd: String,
     /// Numeric user id that the bot runs as.
     pub uid: u32,

@@ -1,4 +1,5 @@
-//! The words on the wire: the public API ([`api`]) and the guest agent ([`agent`]).
+//! The words on the wire: the public API ([`api`]) the guest agent ([`agent`]), and how it
+//! dials ([`join`]).
 //!
 //! serde types only, no logic. A change here is a promise to somebody outside:
 //! the API's clients, or an agent that was frozen into a template earlier.
@@ -7,3 +8,4 @@
 
 pub mod agent;
 pub mod api;
+pub mod join;

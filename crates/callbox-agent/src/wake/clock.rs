@@ -9,6 +9,9 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 use crate::machine::Machine;
 use crate::refusal::Refusal;
 
+/// A clock that differs by so much is wrong, and not only read over a network.
+const WRONG: Duration = Duration::from_secs(2);
+
 /// Sets the clock of a machine that is awake once more.
 pub(crate) fn set_again(
     machine: &Machine,
@@ -21,7 +24,7 @@ pub(crate) fn set_again(
         return Err(Refusal::wrong_phase("clock", phase));
     }
     let hosts = parse(&clock.unix_ns)?;
-    if machine.place.in_machine {
+    if machine.place.is_init() {
         set(hosts, came_at)
             .map_err(|error| Refusal::not_reseeded(format!("the clock was not set: {error}")))?;
     }
@@ -42,6 +45,17 @@ pub(super) fn parse(unix_ns: &str) -> Result<i128, Refusal> {
 /// Sets the clock to what the host's is now, if it was `hosts` when the request came.
 pub(super) fn set(hosts: i128, came_at: Instant) -> io::Result<()> {
     Ok(clock_settime(ClockId::Realtime, after(hosts, came_at.elapsed()))?)
+}
+
+/// A machine that somebody else keeps has a better clock than a network's delay would give it,
+/// unless it was asleep: then it is set, as far as that is allowed.
+pub(super) fn keep(hosts: i128, came_at: Instant) -> io::Result<()> {
+    let own = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+    let hosts_now = hosts.saturating_add(came_at.elapsed().as_nanos() as i128);
+    if own.abs_diff(hosts_now) <= WRONG.as_nanos() {
+        return Ok(());
+    }
+    set(hosts, came_at)
 }
 
 /// What the agent took to read the request would be missing on the clock otherwise: tens of

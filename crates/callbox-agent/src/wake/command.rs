@@ -36,8 +36,8 @@ pub(super) async fn run(
     let name = argv.first().map_or("", String::as_str);
     let failed = |problem: String| format!("the reseed command {name:?} {problem}");
     let mut command = command(prepare, argv, wake)?;
-    let in_machine = machine.place.in_machine;
-    let spawned = bot::spawn(&mut command, in_machine, machine.reaper());
+    let is_machine = machine.place.is_machine();
+    let spawned = bot::spawn(&mut command, is_machine, machine.reaper());
     let (mut child, group, mut exit) =
         spawned.map_err(|error| failed(format!("cannot be started: {error}")))?;
     // Ours alone at first: the log of the machine has its words between those of the bot.

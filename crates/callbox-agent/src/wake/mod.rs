@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::kernel;
 use crate::machine::Machine;
+use crate::place::Kind;
 use crate::refusal::Refusal;
 
 /// Fewest bytes of entropy that make a machine different: 256 bits.
@@ -38,19 +39,31 @@ pub(crate) async fn wake(
     let _turn = machine.begin("wake", &[Phase::Prepared, Phase::Frozen, Phase::Awake])?;
     let checked = Checked::new(&wake)?;
     let mut watch = Watch::new();
-    if machine.place.in_machine {
-        let undone =
-            |what: &str, error: std::io::Error| Refusal::not_reseeded(format!("{what}: {error}"));
-        kernel::reseed_kernel(&checked.secret)
-            .map_err(|error| undone("the kernel's generator was not reseeded", error))?;
-        watch.mark("kernel");
-        clock::set(checked.hosts_clock, came_at)
-            .map_err(|error| undone("the clock was not set", error))?;
-        watch.mark("clock");
-        names::renew(&machine.place.run_dir, &wake.hostname, &wake.generation_id)
-            .map_err(|error| undone("the machine has its template's names", error))?;
-        watch.mark("names");
+    let undone =
+        |what: &str, error: std::io::Error| Refusal::not_reseeded(format!("{what}: {error}"));
+    let not_random = |error| undone("the kernel's generator was not reseeded", error);
+    let wrong_clock = |error| undone("the clock was not set", error);
+    match machine.place.kind {
+        Kind::Init => {
+            kernel::reseed_kernel(&checked.secret).map_err(not_random)?;
+            watch.mark("kernel");
+            clock::set(checked.hosts_clock, came_at).map_err(wrong_clock)?;
+            watch.mark("clock");
+            names::renew(&machine.place.run_dir, &wake.hostname, &wake.generation_id)
+                .map_err(|error| undone("the machine has its template's names", error))?;
+            watch.mark("names");
+        }
+        // It is no clone: its numbers and names are its own, and stay so when it was asleep.
+        Kind::Joined(_) => {
+            kernel::stir(&checked.secret).map_err(not_random)?;
+            watch.mark("kernel");
+            clock::keep(checked.hosts_clock, came_at).map_err(wrong_clock)?;
+            watch.mark("clock");
+        }
+        Kind::Process => {}
     }
+    // Of others' machines nothing was renamed, and a network's delay would look like a late clock.
+    let is_others = matches!(machine.place.kind, Kind::Joined(_));
     let reseeded = wake_bot(machine, &wake.generation_id, &checked.secret).await?;
     watch.mark("bot");
     machine.advance(Phase::Awake);
@@ -59,8 +72,8 @@ pub(crate) async fn wake(
         kernel_reseeded: true,
         clock_set: true,
         bot_reseeded: reseeded.as_ref().map(|_| true),
-        names_renewed: Some(true),
-        unix_ns: Some(clock::now()),
+        names_renewed: (!is_others).then_some(true),
+        unix_ns: (!is_others).then(clock::now),
         reseeded: reseeded.unwrap_or_default(),
         took_us: watch.took_us,
     })

@@ -3,6 +3,8 @@
 
 mod bots;
 mod house;
+#[cfg(feature = "join")]
+mod join;
 mod prepare;
 mod session;
 mod tunnel;
