@@ -12,6 +12,7 @@ mod history;
 mod lifecycle;
 mod media;
 mod openapi;
+mod patience;
 mod queue;
 mod readiness;
 mod replicas;
