@@ -12,7 +12,6 @@ mod history;
 mod lifecycle;
 mod media;
 mod openapi;
-mod patience;
 mod queue;
 mod readiness;
 mod replicas;
