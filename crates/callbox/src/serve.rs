@@ -1,6 +1,6 @@
 //! `callbox serve`: run a dispatcher.
 
-use std::{io::IsTerminal as _, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, io::IsTerminal as _, net::SocketAddr, sync::Arc};
 
 use callbox_core::ReadyWhen;
 use callbox_machines::{Budget, FakeProvider, Local, Provider, Script};
@@ -9,8 +9,9 @@ use callbox_server::{
     logs::Logs,
     metrics,
     plane::Plane,
+    replica::Replicas,
     serve::{self, ServeError},
-    store::Deployment,
+    store::{Deployment, Store, each_living},
 };
 use callbox_transports::{SessionTokens, Transport, Websocket};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -61,7 +62,7 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     let store = config.store.open(&data_dir).await.map_err(|e| failed(&e))?;
     let logs = Logs::open(data_dir.join("logs"), config.max_log_bytes)?;
     let deployment = store.deployment().await.map_err(|e| failed(&e))?;
-    let providers = providers(&config, &deployment).await?;
+    let providers = providers(&config, &deployment, &*store).await?;
     let tokens = SessionTokens::new(deployment.secret);
     let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
     let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
@@ -107,44 +108,71 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     bound.map_err(|source| CliError::Listen { address, source })
 }
 
-/// Opens the providers that some bot names.
+/// Opens the providers that some bot names, and those that living sessions of ours name, whose bots
+/// left the configuration: their machines are still to be ended. One of these that cannot be opened
+/// stops nobody.
 async fn providers(
     config: &Config,
     deployment: &Deployment,
+    store: &dyn Store,
 ) -> Result<Vec<Arc<dyn Provider>>, CliError> {
-    let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
-    for bot in config.bots.values() {
-        let name = bot.provider.as_str();
-        if providers.iter().any(|provider| provider.name() == name) {
-            continue;
+    let named: BTreeSet<&str> = config.bots.values().map(|bot| bot.provider.as_str()).collect();
+    let mut providers = Vec::new();
+    for name in &named {
+        providers.extend(provider(name, config, deployment).await?);
+    }
+    let replica = Replicas::of(&config.data_dir);
+    let mut left = BTreeSet::new();
+    let seen = each_living(store, None, |session| {
+        if replica.reaches(&session) && !named.contains(session.provider.as_str()) {
+            left.insert(session.provider);
         }
-        match name {
-            "local" => {
-                tracing::info!("opening this host for machines");
-                let local = Local::open(host_config(config)).await;
-                let local = local.map_err(|fault| CliError::Host(fault.detail))?;
-                let local = local.with_budget(&config.local.budget);
-                let Budget { memory_mib, cpus, max_starting } = *local.budget();
-                tracing::info!(memory_mib, cpus, max_starting, "this is there for machines");
-                tracing::info!(accelerator = %local.host().accelerator(), qemu = local.host().qemu_version(), "this host runs machines");
-                for missing in local.host().not_enforced() {
-                    tracing::warn!(
-                        missing,
-                        "development isolation: something is not enforced around machines"
-                    );
-                }
-                providers.push(Arc::new(local));
+    });
+    seen.await.map_err(|error| CliError::Serve(crate::error::chain(&error)))?;
+    for name in left {
+        tracing::warn!(provider = name, "no bot has this provider any more, but sessions do");
+        match provider(&name, config, deployment).await {
+            Ok(opened) => providers.extend(opened),
+            Err(error) => {
+                let error = crate::error::chain(&error);
+                tracing::error!(provider = name, error, "its machines are left to end themselves");
             }
-            "fly" => providers.push(Arc::new(fly::open(config, deployment)?)),
-            "fake" => {
-                tracing::warn!("provider \"fake\": nothing really runs");
-                providers.push(Arc::new(FakeProvider::new(Script::default())));
-            }
-            // Checked before anything was begun.
-            _ => {}
         }
     }
     Ok(providers)
+}
+
+/// Opens one; none under a name that there is not.
+async fn provider(
+    name: &str,
+    config: &Config,
+    deployment: &Deployment,
+) -> Result<Option<Arc<dyn Provider>>, CliError> {
+    Ok(Some(match name {
+        "local" => {
+            tracing::info!("opening this host for machines");
+            let local = Local::open(host_config(config)).await;
+            let local = local.map_err(|fault| CliError::Host(fault.detail))?;
+            let local = local.with_budget(&config.local.budget);
+            let Budget { memory_mib, cpus, max_starting } = *local.budget();
+            tracing::info!(memory_mib, cpus, max_starting, "this is there for machines");
+            tracing::info!(accelerator = %local.host().accelerator(), qemu = local.host().qemu_version(), "this host runs machines");
+            for missing in local.host().not_enforced() {
+                tracing::warn!(
+                    missing,
+                    "development isolation: something is not enforced around machines"
+                );
+            }
+            Arc::new(local)
+        }
+        "fly" => Arc::new(fly::open(config, deployment)?),
+        "fake" => {
+            tracing::warn!("provider \"fake\": nothing really runs");
+            Arc::new(FakeProvider::new(Script::default()))
+        }
+        // Of bots, checked before anything was begun; a row may name what a newer version has.
+        _ => return Ok(None),
+    }))
 }
 
 fn log_to_stderr(config: &Config) -> Result<(), CliError> {

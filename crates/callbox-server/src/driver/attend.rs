@@ -1,13 +1,13 @@
 //! Being with a machine that runs: it gets its session's data once, and is listened to until it
 //! has nothing more to say.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use callbox_core::{BotExit, EndCode, EndReason, EventKind, Fault, FaultKind, Limits, Session};
+use callbox_core::{BotExit, EndCode, EndReason, EventKind, Fault, FaultKind, Session};
 use callbox_link::{Link, LinkError};
 use callbox_machines::Provider;
 use callbox_protocol::{
-    agent::{AgentEventKind, LogLine, LogStream, Phase, SessionData},
+    agent::{AgentEventKind, LogLine, LogStream},
     api::LogSource,
 };
 use futures::{
@@ -19,20 +19,22 @@ use tokio::time::{Instant, timeout};
 use super::{
     Chain, Duties,
     duties::{FIRST_PAUSE, wait},
+    give::{ANSWER, NotGiven, give},
     restart::lines_of,
 };
-use crate::{config::Bot, logs::Log, outside};
+use crate::{logs::Log, outside};
 
-/// How long an answer to something small is waited for: a provider's, or a running machine's.
-const ANSWER: Duration = Duration::from_secs(20);
-/// How often the connection to a machine is made anew before the machine counts as lost.
+/// How often in a row the connection to a machine is made anew before the machine counts as lost.
 const RECONNECTS: u32 = 3;
+/// A connection that held for so long was a good one: what breaks after it is another matter. An
+/// agent that dials over a network loses one now and then, in a call of hours more than three.
+const STEADY: Duration = Duration::from_secs(5);
+/// How long a machine may be silent whose bot is not configured any more; where it is, the bot
+/// says.
+const SILENT_AFTER: Duration = Duration::from_secs(60);
 /// A machine that no dispatcher speaks to has ended itself so long after its time at the latest:
 /// its bot gets a moment.
-const ENDS_ITSELF: Duration = Duration::from_secs(10);
-
-/// How long a machine outlives its session's last deadline before it ends itself.
-const OVERDUE: Duration = Duration::from_secs(600);
+pub(super) const ENDS_ITSELF: Duration = Duration::from_secs(10);
 
 /// Silence after a bot's end that means that all was said.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,67 +45,84 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
     let incarnation = session.incarnation;
     let lost = |detail: String| EventKind::MachineLost { incarnation, detail };
-    let (bot, provider) = match duties.bot_and_provider(session) {
+    let provider = match duties.provider(session) {
         Ok(found) => found,
         Err(detail) => return lost(detail),
     };
+    // A call goes on that was begun before its bot left the configuration.
+    let silent_after = duties.bot(session).map_or(SILENT_AFTER, |bot| bot.silent_after);
     let name = session.machine_name().expect("a running machine has a name");
-    let data = match session_data(duties, &bot, session) {
-        Ok(data) => data,
-        Err(detail) => {
-            let reason = EndReason::new(EndCode::StartFailed, detail);
-            return EventKind::MachineFailed { incarnation, reason };
-        }
-    };
     let mut heard = Heard { incarnation, event: 0, log: written_before(duties, session) };
     // A machine that no dispatcher spoke to for so long is gone, whatever its provider says.
     let alone = duties.plane.config.orphan_after + ENDS_ITSELF;
     // Of all attempts together; whatever comes after the machine was heard has all its time.
     let mut end_of_patience = Instant::now() + alone;
-    let mut lost_because = String::from("the connection to its agent ended");
-    for attempt in 0..=RECONNECTS {
-        if attempt > 0 {
-            // The agent serves one connection at a time: the old one goes before the next comes.
-            duties.link.send_replace(None);
-        }
+    let mut failures = 0;
+    let mut lost_because;
+    loop {
         let link = duties.link.borrow().clone();
         let link = match link {
-            Some(link) if attempt == 0 => link,
-            _ => match connect(&*provider, &name, end_of_patience).await {
+            Some(link) => link,
+            None => match connect(&*provider, &name, end_of_patience).await {
                 Ok(link) => link,
                 Err(because) => return lost(because),
             },
         };
         duties.link.send_replace(Some(link.clone()));
-        if let Err(error) = deliver(&link, &data).await {
-            match error {
-                LinkError::Agent { .. } | LinkError::NotReseeded { .. } => {
-                    let detail = Chain(&error).to_string();
-                    return EventKind::BotNotReady { incarnation, detail };
+        match give(duties, session, &link).await {
+            Err(NotGiven::Data(detail)) => {
+                let reason = EndReason::new(EndCode::StartFailed, detail);
+                return EventKind::MachineFailed { incarnation, reason };
+            }
+            Err(NotGiven::Link(
+                error @ (LinkError::Agent { .. } | LinkError::NotReseeded { .. }),
+            )) => {
+                let detail = Chain(&error).to_string();
+                return EventKind::BotNotReady { incarnation, detail };
+            }
+            Err(NotGiven::Link(error)) => lost_because = Chain(&error).to_string(),
+            Ok(()) => {
+                let began = Instant::now();
+                if let Some(end) = stay(duties, session, &link, silent_after, &mut heard).await {
+                    return end;
                 }
-                _ => {
-                    lost_because = Chain(&error).to_string();
-                    continue;
+                lost_because = "the connection to its agent ended".into();
+                end_of_patience = Instant::now() + alone;
+                if began.elapsed() >= STEADY {
+                    failures = 0;
                 }
             }
         }
-        let log = duties.plane.logs.writer(session.id);
-        let end = tokio::select! {
-            end = listen(&link, duties, &log, &mut heard) => end,
-            () = silence(&link, bot.silent_after) => {
-                // Nor would it answer a good-bye.
-                duties.link.send_replace(None);
-                let seconds = bot.silent_after.as_secs_f64();
-                Some(lost(format!("it answers nothing for {seconds} s, though its connection is open")))
-            }
-        };
-        if let Some(end) = end {
-            return end;
+        failures += 1;
+        // The agent serves one connection at a time: the old one goes before the next comes.
+        duties.link.send_replace(None);
+        if failures > RECONNECTS {
+            return lost(lost_because);
         }
-        end_of_patience = Instant::now() + alone;
     }
-    duties.link.send_replace(None);
-    lost(lost_because)
+}
+
+/// Listens to a machine that has its session's data, for as long as its connection holds; then
+/// none, or the event that ends the session.
+async fn stay(
+    duties: &Duties,
+    session: &Session,
+    link: &Link,
+    silent_after: Duration,
+    heard: &mut Heard,
+) -> Option<EventKind> {
+    let log = duties.plane.logs.writer(session.id);
+    tokio::select! {
+        end = listen(link, duties, &log, heard) => end,
+        () = silence(link, silent_after) => {
+            // Nor would it answer a good-bye.
+            duties.link.send_replace(None);
+            let seconds = silent_after.as_secs_f64();
+            let detail =
+                format!("it answers nothing for {seconds} s, though its connection is open");
+            Some(EventKind::MachineLost { incarnation: session.incarnation, detail })
+        }
+    }
 }
 
 /// A new way to the machine, or why there is none. A provider that cannot say, or says nothing,
@@ -155,47 +174,6 @@ fn written_before(duties: &Duties, session: &Session) -> u64 {
     let (entries, _) = duties.plane.logs.read(session.id, 0).unwrap_or_default();
     // An earlier machine's lines have other numbers.
     lines_of(&entries, session.incarnation)
-}
-
-/// Gives the machine its session's data, unless an earlier dispatcher did.
-async fn deliver(link: &Link, data: &SessionData) -> Result<(), LinkError> {
-    let answer = async {
-        if matches!(link.health().await?.phase, Phase::InSession | Phase::Over) {
-            return Ok(());
-        }
-        outside::call("machine.session", link.session(data)).await.map(|_| ())
-    };
-    timeout(ANSWER, answer).await.unwrap_or(Err(LinkError::Closed))
-}
-
-fn session_data(duties: &Duties, bot: &Bot, session: &Session) -> Result<SessionData, String> {
-    let transport = duties
-        .transport(session)
-        .ok_or_else(|| format!("transport {:?} is no longer configured", session.transport))?;
-    let join = transport.plan(session.id, &session.base_url, bot.machine.run.port);
-    let mut env = BTreeMap::new();
-    for (name, source) in &bot.secrets {
-        let secret = source.read().map_err(|error| format!("the bot's secret {name}: {error}"))?;
-        env.insert(name.clone(), secret.reveal().to_owned());
-    }
-    Ok(SessionData {
-        session_id: session.id.to_string(),
-        incarnation: session.incarnation,
-        bot: session.bot.clone(),
-        transport: session.transport.clone(),
-        room_url: join.bot_room_url,
-        token: join.bot_token,
-        body: session.body.clone(),
-        env,
-        longest_life_ms: Some(u64::try_from(longest_life(session).as_millis()).unwrap_or(u64::MAX)),
-    })
-}
-
-/// Longer than the session can last from now on: all its deadlines one after the other, and time
-/// for a tear-down that is overdue.
-fn longest_life(session: &Session) -> Duration {
-    let Limits { ready, join, live, ending, .. } = session.limits;
-    ready + join + live + ending + OVERDUE
 }
 
 /// Listens until the connection ends; then none, or the event that ends the session.

@@ -9,8 +9,13 @@ use callbox_core::{
 use callbox_machines::{MachineSpec, Made, Provider, StartFault};
 use callbox_protocol::api::LogSource;
 use callbox_transports::Transport;
+use tokio::time::Instant;
 
-use super::{Duties, attend, warn::warn};
+use super::{
+    Duties,
+    attend::{self, ENDS_ITSELF},
+    warn::warn,
+};
 use crate::{config::Bot, outside, planted};
 
 /// Between attempts at a call that may work later. Doubles up to the last.
@@ -38,7 +43,8 @@ impl Duties {
             incarnation,
             reason: EndReason::new(code, detail),
         };
-        let (bot, provider) = match self.bot_and_provider(session) {
+        let found = self.bot(session).and_then(|bot| Ok((bot, self.provider(session)?)));
+        let (bot, provider) = match found {
             Ok(found) => found,
             Err(detail) => return failed(EndCode::StartFailed, detail),
         };
@@ -108,13 +114,24 @@ impl Duties {
         if planted::is("two-at-once") && session.machine == MachineState::Failed {
             return EventKind::MachineDestroyed { incarnation };
         }
+        // A provider that is gone from the configuration cannot be asked. Its machines end
+        // themselves, as nobody speaks to them; one that was half made goes with the first sweep
+        // after the provider came back.
+        let (began, alone) = (Instant::now(), self.plane.config.orphan_after + ENDS_ITSELF);
         let mut pause = FIRST_PAUSE;
         loop {
-            // A provider that is gone from the configuration cannot be asked; it may come back.
             match self.plane.providers.get(session.provider.as_str()) {
+                None if began.elapsed() >= alone => {
+                    tracing::error!(
+                        provider = session.provider,
+                        machine = name,
+                        "no such provider is configured; its machine has ended itself by now"
+                    );
+                    return EventKind::MachineDestroyed { incarnation };
+                }
                 None => tracing::error!(
                     provider = session.provider,
-                    "no such provider is configured; its machine stays"
+                    "no such provider is configured; its machine stays until it ends itself"
                 ),
                 Some(provider) => {
                     match outside::call("machine.destroy", provider.destroy(&name)).await {
@@ -135,16 +152,14 @@ impl Duties {
         }
     }
 
-    pub(super) fn bot_and_provider(
-        &self,
-        session: &Session,
-    ) -> Result<(Arc<Bot>, Arc<dyn Provider>), String> {
-        let bot = self.plane.bot(&session.bot);
-        let bot = bot.ok_or_else(|| format!("bot {:?} is no longer configured", session.bot))?;
-        let provider = self.plane.providers.get(session.provider.as_str());
-        let provider =
-            provider.ok_or_else(|| format!("provider {:?} is not available", session.provider))?;
-        Ok((Arc::clone(bot), Arc::clone(provider)))
+    pub(super) fn bot(&self, session: &Session) -> Result<Arc<Bot>, String> {
+        let bot = self.plane.bot(&session.bot).cloned();
+        bot.ok_or_else(|| format!("bot {:?} is no longer configured", session.bot))
+    }
+
+    pub(super) fn provider(&self, session: &Session) -> Result<Arc<dyn Provider>, String> {
+        let provider = self.plane.providers.get(session.provider.as_str()).cloned();
+        provider.ok_or_else(|| format!("provider {:?} is not available", session.provider))
     }
 
     pub(super) fn transport(&self, session: &Session) -> Option<Arc<dyn Transport>> {

@@ -16,6 +16,7 @@
 
 mod attend;
 mod duties;
+mod give;
 mod restart;
 mod room;
 mod row;
