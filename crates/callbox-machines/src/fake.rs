@@ -63,6 +63,12 @@ pub struct Script {
     pub connect_fails: Option<Fault>,
     /// `connect` is never answered.
     pub connect_silent: bool,
+    /// So many calls of `destroy` are never answered, and do nothing.
+    pub destroy_silences: u32,
+    /// `list` is never answered.
+    pub list_silent: bool,
+    /// `usage` is never answered.
+    pub usage_silent: bool,
     /// `list` fails like this.
     pub list_fails: Option<Fault>,
     /// `list` says this, whatever there is.
@@ -345,6 +351,9 @@ impl Provider for FakeProvider {
     }
 
     async fn usage(&self, name: &str) -> Result<Option<Usage>, Fault> {
+        if self.script().usage_silent {
+            return std::future::pending().await;
+        }
         self.agent(name).ok_or_else(|| Fault::not_found("no such fake machine"))?;
         Ok(self.script().usage)
     }
@@ -400,6 +409,15 @@ impl Provider for FakeProvider {
         if self.script().destroy_held {
             self.until_released().await;
         }
+        let silent = {
+            let mut script = self.script();
+            let silent = script.destroy_silences > 0;
+            script.destroy_silences = script.destroy_silences.saturating_sub(1);
+            silent
+        };
+        if silent {
+            return std::future::pending().await;
+        }
         {
             let mut script = self.script();
             if script.destroy_failures > 0 {
@@ -412,7 +430,10 @@ impl Provider for FakeProvider {
     }
 
     async fn list(&self) -> Result<Vec<Listed>, Fault> {
-        let Script { lists, list_fails, .. } = self.script().clone();
+        let Script { lists, list_fails, list_silent, .. } = self.script().clone();
+        if list_silent {
+            return std::future::pending().await;
+        }
         let machines = || self.names().into_iter().map(Listed::here).collect();
         list_fails.map_or_else(|| Ok(lists.unwrap_or_else(machines)), Err)
     }

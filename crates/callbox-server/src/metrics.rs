@@ -54,6 +54,10 @@ pub fn describe() {
         "callbox_swept_total",
         "Objects outside that no living session claimed, by kind, provider and outcome."
     );
+    describe_gauge!(
+        "callbox_sweep_left",
+        "Objects outside that no living session claims and the last sweep left, by kind, provider and why."
+    );
     describe_counter!(
         "callbox_sweep_lists_failed_total",
         "Lists of objects that a provider or transport did not give, by kind and provider."
@@ -141,6 +145,14 @@ pub fn taken_over(sessions: usize) {
 pub fn swept(kind: &'static str, provider: &str, outcome: &'static str) {
     counter!("callbox_swept_total", "kind" => kind, "provider" => provider.to_owned(), "outcome" => outcome)
         .increment(1);
+}
+
+/// So many things outside that no living session claims were left, for this reason, by the last
+/// sweep.
+#[allow(clippy::cast_precision_loss)] // far below 2^52
+pub fn swept_over(kind: &'static str, provider: &str, why: &'static str, count: usize) {
+    gauge!("callbox_sweep_left", "kind" => kind, "provider" => provider.to_owned(), "why" => why)
+        .set(count as f64);
 }
 
 /// Somebody did not say what he has.

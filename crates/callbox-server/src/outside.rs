@@ -5,9 +5,16 @@
 //! `CRASH_AFTER_CALL` says, before anything is made of the last one's answer. The names of the
 //! calls go, one a line, to the file that `CRASH_TRACE` names.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use callbox_core::Fault;
+use tokio::time::timeout;
 
 use crate::metrics;
+
+/// How long an answer of a provider or a transport is waited for: longer than any of them waits
+/// for its vendor. Only `ensure` has all the time that the session's row gives it.
+pub(crate) const ANSWER: Duration = Duration::from_secs(45);
 
 /// Makes one call, by name: `store.save`, `machine.ensure`, ...
 pub(crate) async fn call<T>(name: &'static str, work: impl Future<Output = T>) -> T {
@@ -17,6 +24,15 @@ pub(crate) async fn call<T>(name: &'static str, work: impl Future<Output = T>) -
     #[cfg(feature = "crash-points")]
     crash_point::passed(name);
     answer
+}
+
+/// Waits for a call, but not for ever: who says nothing for so long may have done what was asked.
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let silent = |_| Fault::unknown(format!("there is no answer for {} s", limit.as_secs()));
+    timeout(limit, work).await.map_err(silent)?
 }
 
 #[cfg(feature = "crash-points")]

@@ -10,6 +10,7 @@ use crate::{
     api::{self, App},
     config::OnShutdown,
     driver, history, metrics,
+    outside::in_time,
     plane::{Handle, Plane},
     prepare, replica, rollout,
     store::{KeyRecord, StoreError},
@@ -19,7 +20,7 @@ use crate::{
 
 /// How long sessions may take to end when the dispatcher does.
 const LAST_CALLS: Duration = Duration::from_secs(20);
-/// How long the sweep at the end may take.
+/// How long the sweep at the end may take, and a provider's own tidying before it.
 const LAST_SWEEP: Duration = Duration::from_secs(10);
 
 /// Why a dispatcher does not serve.
@@ -132,7 +133,7 @@ pub async fn end(plane: &Plane, background: Background) {
         plane.relays.settle(LAST_RELAYS).await;
     }
     for (name, provider) in &plane.providers {
-        if let Err(fault) = provider.tidy().await {
+        if let Err(fault) = in_time(LAST_SWEEP, provider.tidy()).await {
             tracing::warn!(provider = name, %fault, "something half made is left");
         }
     }

@@ -15,11 +15,13 @@
 use std::{sync::Arc, time::Duration};
 
 use callbox_core::{Fault, FaultKind, SessionId, Time};
+use futures::{StreamExt as _, future::join_all, stream};
 
 use crate::{
     claims::Claims,
     driver::Chain,
     metrics,
+    outside::{ANSWER, in_time},
     plane::Plane,
     store::{Deployment, StoreError},
 };
@@ -29,6 +31,8 @@ pub const EVERY: Duration = Duration::from_secs(60);
 /// After a sweep that left something to be done: no list came, something was too young or was not
 /// removed. Doubles up to [`EVERY`] as long as the next ones do no better.
 const AGAIN: Duration = Duration::from_secs(2);
+/// So many things are removed at once: one that is not answered for holds few others up.
+const TOGETHER: usize = 8;
 /// Who has the processes that carry calls.
 const HOST: &str = "host";
 
@@ -199,11 +203,21 @@ async fn list(plane: &Plane, survey: &mut Survey) -> Vec<Thing> {
             made_at: None,
         });
     }
-    for (name, provider) in &plane.providers {
-        match provider.list().await {
+    // Side by side: one who says nothing for long holds the others up no longer than once.
+    let machines = plane.providers.iter().map(async |(name, provider)| {
+        let listed = in_time(ANSWER, provider.list()).await;
+        (*name, listed)
+    });
+    let rooms = plane.transports.iter().map(async |(name, transport)| {
+        let listed = in_time(ANSWER, transport.list()).await;
+        (*name, listed)
+    });
+    let (machines, rooms) = tokio::join!(join_all(machines), join_all(rooms));
+    for (name, listed) in machines {
+        match listed {
             Ok(machines) => things.extend(machines.into_iter().map(|machine| Thing {
                 kind: Kind::Machine,
-                provider: (*name).into(),
+                provider: name.into(),
                 session: None,
                 name: machine.name,
                 deployment: machine.deployment,
@@ -212,11 +226,11 @@ async fn list(plane: &Plane, survey: &mut Survey) -> Vec<Thing> {
             Err(fault) => survey.pass_over(Kind::Machine, name, &fault),
         }
     }
-    for (name, transport) in &plane.transports {
-        match transport.list().await {
+    for (name, listed) in rooms {
+        match listed {
             Ok(rooms) => things.extend(rooms.into_iter().map(|room| Thing {
                 kind: Kind::Room,
-                provider: (*name).into(),
+                provider: name.into(),
                 name: room.session.to_string(),
                 session: Some(room.session),
                 deployment: room.deployment,
@@ -236,38 +250,48 @@ impl Survey {
     }
 }
 
-/// Removes what a look said is to be removed; tells what, and what became of each that was not.
+/// Removes what a look said is to be removed, some at once; tells what, and what became of each
+/// that was not.
 pub async fn remove<'a>(plane: &Plane, survey: &'a Survey) -> Vec<(&'a Found, Option<String>)> {
-    let mut done = Vec::new();
+    note_what_is_left(plane, survey);
+    let mut removals = Vec::new();
     for found in &survey.found {
-        let Found { kind, provider, name, fate } = found;
-        let kind = kind.as_str();
-        let outcome = match fate {
-            Fate::Young => "young",
-            Fate::Others(_) => "others",
-            Fate::Remove => {
-                tracing::warn!(kind, provider, name, "removing what no session claims");
-                let failure = remove_one(plane, found).await.err();
-                if let Some(detail) = &failure {
-                    tracing::warn!(kind, provider, name, detail, "cannot remove it");
-                }
-                let outcome = if failure.is_none() { "removed" } else { "failed" };
-                done.push((found, failure));
-                outcome
-            }
-        };
-        if *fate != Fate::Remove {
-            tracing::info!(
-                kind,
-                provider,
-                name,
-                outcome,
-                "left alone, though no session claims it"
-            );
+        if found.fate == Fate::Remove {
+            removals.push(remove_and_tell(plane, found));
         }
-        metrics::swept(kind, provider, outcome);
     }
-    done
+    stream::iter(removals).buffered(TOGETHER).collect().await
+}
+
+async fn remove_and_tell<'a>(plane: &Plane, found: &'a Found) -> (&'a Found, Option<String>) {
+    let Found { kind, provider, name, .. } = found;
+    let kind = kind.as_str();
+    tracing::warn!(kind, provider, name, "removing what no session claims");
+    let failure = remove_one(plane, found).await.err();
+    if let Some(detail) = &failure {
+        tracing::warn!(kind, provider, name, detail, "cannot remove it");
+    }
+    metrics::swept(kind, provider, if failure.is_none() { "removed" } else { "failed" });
+    (found, failure)
+}
+
+/// Somebody else's things may be there for ever: they are counted, and not told of every minute.
+fn note_what_is_left(plane: &Plane, survey: &Survey) {
+    let machines = plane.providers.keys().map(|name| (Kind::Machine, *name));
+    let rooms = plane.transports.keys().map(|name| (Kind::Room, *name));
+    for (kind, provider) in machines.chain(rooms) {
+        let found = || survey.found.iter().filter(|f| f.kind == kind && f.provider == provider);
+        let young = found().filter(|found| found.fate == Fate::Young).count();
+        let others = found().filter(|found| matches!(found.fate, Fate::Others(_))).count();
+        metrics::swept_over(kind.as_str(), provider, "young", young);
+        metrics::swept_over(kind.as_str(), provider, "others", others);
+    }
+    for Found { kind, provider, name, fate } in &survey.found {
+        if *fate != Fate::Remove {
+            let kind = kind.as_str();
+            tracing::debug!(kind, provider, name, ?fate, "left alone, though no session claims it");
+        }
+    }
 }
 
 async fn remove_one(plane: &Plane, found: &Found) -> Result<(), String> {
@@ -284,11 +308,13 @@ async fn remove_one(plane: &Plane, found: &Found) -> Result<(), String> {
         },
         Kind::Machine => {
             let provider = plane.providers.get(found.provider.as_str());
-            provider.ok_or("no such provider")?.destroy(&found.name).await.or_else(gone)
+            let provider = provider.ok_or("no such provider")?;
+            in_time(ANSWER, provider.destroy(&found.name)).await.or_else(gone)
         }
         Kind::Room => {
             let transport = plane.transports.get(found.provider.as_str());
-            transport.ok_or("no such transport")?.close(session()?).await.or_else(gone)
+            let transport = transport.ok_or("no such transport")?;
+            in_time(ANSWER, transport.close(session()?)).await.or_else(gone)
         }
     }
 }

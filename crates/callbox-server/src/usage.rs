@@ -9,13 +9,16 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::{EventKind, MachineState, Session, UsageAt, UsageSeen};
 use tokio::sync::{mpsc, watch};
 
-use crate::plane::Plane;
+use crate::{outside::in_time, plane::Plane};
 
 /// Between two measurements of a machine that has nothing special to show.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// After a machine that could not be measured.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// How long an answer is waited for: nothing hangs on it, and a tear-down waits for the last one.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// What was seen of one session's machine.
 #[derive(Clone)]
@@ -76,7 +79,7 @@ impl Meter {
             return false;
         };
         let Some(name) = session.machine_name() else { return false };
-        match provider.usage(&name).await {
+        match in_time(ANSWER, provider.usage(&name)).await {
             Ok(Some(usage)) => {
                 let seen = self.seen.borrow().unwrap_or_default().with(usage, at);
                 self.seen.send_replace(Some(seen));

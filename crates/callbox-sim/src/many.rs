@@ -222,6 +222,8 @@ const EXPECTED: &[&str] = &[
     "room.lost",
     "queue.full",
     "provider.away",
+    "fault.no-answer.",
+    "fault.no-answer-to-what-happened.destroy",
     "store.away",
     "store.cut-off",
     "deploy.end",

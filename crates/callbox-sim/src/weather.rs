@@ -23,6 +23,8 @@ pub struct Weather {
     pub provider_away: f64,
     /// It happened, or not, and the answer got lost.
     pub lost: f64,
+    /// A provider or transport never answers: no error, and no end of waiting.
+    pub hangs: f64,
     /// It says that it failed for good, and it happened all the same.
     pub lies: f64,
     /// A machine that is being made comes to be although it was destroyed before.
@@ -80,6 +82,7 @@ impl Weather {
             refused: some(0.03),
             provider_away: some(1.0),
             lost: some(0.2),
+            hangs: some(0.02),
             lies: some(0.05),
             late: some(0.5),
             stale: Duration::from_millis(some(8000.0) as u64),

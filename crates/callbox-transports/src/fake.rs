@@ -18,6 +18,8 @@ pub struct Script {
     pub open_held: bool,
     /// So many calls of `close` fail before one succeeds.
     pub close_failures: u32,
+    /// So many calls of `close` are never answered, and do nothing.
+    pub close_silences: u32,
     /// Who is in every room; none: it cannot tell.
     pub presence: Option<Presence>,
     /// Rooms are gone, although nobody closed them.
@@ -128,6 +130,15 @@ impl Transport for FakeTransport {
     }
 
     async fn close(&self, session: SessionId) -> Result<(), Fault> {
+        let silent = {
+            let mut script = self.script();
+            let silent = script.close_silences > 0;
+            script.close_silences = script.close_silences.saturating_sub(1);
+            silent
+        };
+        if silent {
+            return std::future::pending().await;
+        }
         {
             let mut script = self.script();
             if script.close_failures > 0 {

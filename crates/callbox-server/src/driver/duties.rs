@@ -16,7 +16,11 @@ use super::{
     attend::{self, ENDS_ITSELF},
     warn::warn,
 };
-use crate::{config::Bot, outside, planted};
+use crate::{
+    config::Bot,
+    outside::{self, ANSWER, in_time},
+    planted,
+};
 
 /// Between attempts at a call that may work later. Doubles up to the last.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -134,7 +138,8 @@ impl Duties {
                     "no such provider is configured; its machine stays until it ends itself"
                 ),
                 Some(provider) => {
-                    match outside::call("machine.destroy", provider.destroy(&name)).await {
+                    let destroyed = in_time(ANSWER, provider.destroy(&name));
+                    match outside::call("machine.destroy", destroyed).await {
                         Ok(()) => return EventKind::MachineDestroyed { incarnation },
                         Err(Fault { kind: FaultKind::NotFound, .. }) => {
                             return EventKind::MachineDestroyed { incarnation };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use callbox_core::{EventKind, Fault, FaultKind, Session};
 use callbox_transports::Presence;
 
-use crate::outside;
+use crate::outside::{self, ANSWER, in_time};
 
 use super::{
     Duties,
@@ -23,7 +23,8 @@ impl Duties {
         };
         let mut pause = FIRST_PAUSE;
         loop {
-            match outside::call("room.open", transport.open(session.id)).await {
+            let opened = in_time(ANSWER, transport.open(session.id));
+            match outside::call("room.open", opened).await {
                 Ok(()) => return EventKind::RoomOpened,
                 Err(Fault { kind: FaultKind::Refused | FaultKind::NotFound, detail }) => {
                     return EventKind::RoomFailed { detail };
@@ -41,7 +42,7 @@ impl Duties {
             return std::future::pending().await;
         };
         loop {
-            match transport.presence(session.id).await {
+            match in_time(ANSWER, transport.presence(session.id)).await {
                 Ok(Some(presence)) => self.tell_presence(presence),
                 // It cannot tell, now or ever.
                 Ok(None) => return std::future::pending().await,
@@ -75,13 +76,17 @@ impl Duties {
                     transport = session.transport,
                     "no such transport is configured; its room stays"
                 ),
-                Some(transport) => match outside::call("room.close", transport.close(session.id))
-                    .await
-                {
-                    Ok(()) => return EventKind::RoomClosed,
-                    Err(Fault { kind: FaultKind::NotFound, .. }) => return EventKind::RoomClosed,
-                    Err(fault) => tracing::warn!(%fault, "the room was not closed, trying again"),
-                },
+                Some(transport) => {
+                    let closed = in_time(ANSWER, transport.close(session.id));
+                    match outside::call("room.close", closed).await {
+                        Ok(()) | Err(Fault { kind: FaultKind::NotFound, .. }) => {
+                            return EventKind::RoomClosed;
+                        }
+                        Err(fault) => {
+                            tracing::warn!(%fault, "the room was not closed, trying again");
+                        }
+                    }
+                }
             }
             wait(&mut pause).await;
         }

@@ -356,7 +356,7 @@ async fn gave_up(
     drop(turn.take());
     let done = match begun {
         Poll::Ready(done) => done,
-        Poll::Pending => shedding.await,
+        Poll::Pending => outside::in_time(outside::ANSWER, shedding).await,
     };
     done.unwrap_or_else(|fault| {
         tracing::warn!(provider = provider.name(), %fault, "cannot give up a reserve");

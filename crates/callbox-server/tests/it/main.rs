@@ -18,6 +18,7 @@ mod readiness;
 mod replicas;
 mod restart;
 mod rollout;
+mod silent;
 mod start;
 mod still;
 mod store;

@@ -113,6 +113,30 @@ impl Life {
         }
     }
 
+    /// A call to a provider or a transport. Some are never answered, whatever became of them.
+    pub async fn call_vendor<T, F>(
+        self: &Arc<Self>,
+        what: &'static str,
+        typical_ms: f64,
+        effect: impl FnOnce(bool) -> F + Send + 'static,
+    ) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let hangs = self.world.happens(self.world.weather.hangs);
+        if hangs && self.world.happens(0.5) {
+            self.world.inner().count(&format!("fault.no-answer.{what}"));
+            return std::future::pending().await;
+        }
+        let answer = self.call(what, typical_ms, effect).await;
+        if hangs {
+            self.world.inner().count(&format!("fault.no-answer-to-what-happened.{what}"));
+            return std::future::pending().await;
+        }
+        answer
+    }
+
     /// One call to the outside, that typically takes so long. What it does there is `effect`,
     /// which happens in one moment, and is told whether anybody still waits for it.
     pub async fn call<T, F>(

@@ -135,7 +135,7 @@ impl Provider for SimProvider {
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
         let (world, name, host) = (Arc::clone(&self.0.world), spec.name.clone(), self.host());
-        let ordered = self.0.call("ensure", 40.0, move |waited_for| async move {
+        let ordered = self.0.call_vendor("ensure", 40.0, move |waited_for| async move {
             let fate = world.fate_of_order("ensure");
             if let Fate::Fails(fault) | Fate::Happens(fault) = &fate
                 && fault.kind == callbox_core::FaultKind::Refused
@@ -181,7 +181,7 @@ impl Provider for SimProvider {
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {
         let world = Arc::clone(&self.0.world);
-        let looked = self.0.call("connect", 10.0, move |_| async move {
+        let looked = self.0.call_vendor("connect", 10.0, move |_| async move {
             match world.fate("connect") {
                 Fate::Works => Ok(()),
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),
@@ -196,7 +196,7 @@ impl Provider for SimProvider {
 
     async fn destroy(&self, name: &str) -> Result<(), Fault> {
         let (world, name, host) = (Arc::clone(&self.0.world), name.to_owned(), self.host());
-        let call = self.0.call("destroy", 60.0, move |_| async move {
+        let call = self.0.call_vendor("destroy", 60.0, move |_| async move {
             match world.fate("destroy") {
                 Fate::Fails(fault) => Err(fault),
                 Fate::Happens(fault) => {
@@ -214,7 +214,7 @@ impl Provider for SimProvider {
 
     async fn list(&self) -> Result<Vec<Listed>, Fault> {
         let (world, host) = (Arc::clone(&self.0.world), self.host());
-        let call = self.0.call("list-machines", 100.0, move |_| async move {
+        let call = self.0.call_vendor("list-machines", 100.0, move |_| async move {
             match world.fate("list-machines") {
                 Fate::Works => Ok(world.listed_machines(host)),
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),

@@ -152,7 +152,7 @@ impl Transport for SimTransport {
 
     async fn open(&self, session: SessionId) -> Result<(), Fault> {
         let world = Arc::clone(&self.0.world);
-        let call = self.0.call("open-room", 80.0, move |waited_for| async move {
+        let call = self.0.call_vendor("open-room", 80.0, move |waited_for| async move {
             let fate = world.fate_of_order("open-room");
             let refused = |fault: &Fault| fault.kind == FaultKind::Refused;
             if let Fate::Fails(fault) | Fate::Happens(fault) = &fate
@@ -177,7 +177,7 @@ impl Transport for SimTransport {
 
     async fn presence(&self, session: SessionId) -> Result<Option<Presence>, Fault> {
         let world = Arc::clone(&self.0.world);
-        let call = self.0.call("presence", 30.0, move |_| async move {
+        let call = self.0.call_vendor("presence", 30.0, move |_| async move {
             match world.fate("presence") {
                 Fate::Works => world.presence(session),
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),
@@ -192,7 +192,7 @@ impl Transport for SimTransport {
 
     async fn list(&self) -> Result<Vec<Listed>, Fault> {
         let world = Arc::clone(&self.0.world);
-        let call = self.0.call("list-rooms", 80.0, move |_| async move {
+        let call = self.0.call_vendor("list-rooms", 80.0, move |_| async move {
             match world.fate("list-rooms") {
                 Fate::Works => Ok(world.listed_rooms()),
                 Fate::Fails(fault) | Fate::Happens(fault) => Err(fault),
@@ -203,7 +203,7 @@ impl Transport for SimTransport {
 
     async fn close(&self, session: SessionId) -> Result<(), Fault> {
         let world = Arc::clone(&self.0.world);
-        let call = self.0.call("close-room", 60.0, move |_| async move {
+        let call = self.0.call_vendor("close-room", 60.0, move |_| async move {
             match world.fate("close-room") {
                 Fate::Fails(fault) => Err(fault),
                 Fate::Happens(fault) => {
