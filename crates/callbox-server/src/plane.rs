@@ -160,7 +160,7 @@ impl Plane {
     ) -> Arc<Plane> {
         Arc::new(Plane {
             relays: Relays::of(&config.data_dir),
-            replicas: Replicas::of(&config.data_dir),
+            replicas: Replicas::of(&config.data_dir, store.can_be_shared()),
             config,
             store,
             providers: providers.into_iter().map(|p| (p.name(), p)).collect(),

@@ -88,8 +88,8 @@ pub async fn run(
 #[must_use = "it is what `end` ends"]
 pub struct Background {
     work: [Task<()>; 4],
-    /// Says that we live, for as long as sessions are driven here.
-    life: Task<()>,
+    /// Says that we live, and looks after others, for as long as sessions are driven here.
+    life: [Task<()>; 2],
 }
 
 /// Takes up what an earlier dispatcher left, and begins what goes on beside requests.
@@ -98,14 +98,14 @@ pub struct Background {
 /// When the store does not answer.
 pub async fn begin(plane: &Arc<Plane>) -> Result<Background, StoreError> {
     plane.clock.take_up(&plane.config.data_dir);
-    let resumed = replica::begin(plane).await?;
+    let (beating, resumed) = replica::begin(plane).await?;
     if resumed > 0 {
         tracing::info!(sessions = resumed, "took up what an earlier dispatcher left");
     }
     rollout::begin(plane).await?;
     prepare::announce(plane);
     Ok(Background {
-        life: plane.spawn(replica::run(Arc::clone(plane))),
+        life: [beating, plane.spawn(replica::run(Arc::clone(plane)))],
         work: [
             plane.spawn(sweep::run(Arc::clone(plane))),
             plane.spawn(prepare::run(Arc::clone(plane))),
@@ -148,8 +148,10 @@ pub async fn end(plane: &Plane, background: Background) {
         }
     }
     // From here on others go on with what is left.
-    background.life.abort();
-    let _ = background.life.await;
+    for task in background.life {
+        task.abort();
+        let _ = task.await;
+    }
     replica::leave(plane).await;
     if matches!(plane.store.living().await, Ok(living) if living.is_empty()) {
         plane.clock.forget(&plane.config.data_dir);

@@ -121,7 +121,7 @@ async fn providers(
     for name in &named {
         providers.extend(provider(name, config, deployment).await?);
     }
-    let replica = Replicas::of(&config.data_dir);
+    let replica = Replicas::of(&config.data_dir, store.can_be_shared());
     let mut left = BTreeSet::new();
     let seen = each_living(store, None, |session| {
         if replica.reaches(&session) && !named.contains(session.provider.as_str()) {

@@ -193,7 +193,7 @@ impl Driver {
     async fn may_act(&mut self) -> bool {
         let turn = self.lease.borrow_and_update().turn;
         let may = self.plane.replicas.may_act(&self.row.session);
-        if may && turn != self.turn && self.plane.replicas.shared() {
+        if may && turn != self.turn && self.plane.replicas.may_be_shared() {
             self.reload().await;
         }
         if may {

@@ -11,6 +11,7 @@ use crate::{
     metrics,
     plane::Plane,
     store::StoreError,
+    tasks::Task,
 };
 
 /// After a beat that failed.
@@ -28,22 +29,34 @@ const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long drivers may take to let go, and the store to be told, at the end.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// Says that we live for the first time, and takes up our own sessions and those without any
-/// driver; tells how many.
+/// Says that we live, from now on until the task is aborted, sees who else there is, and takes up
+/// our own sessions and those without any driver: however many there are, nobody thinks meanwhile
+/// that we died. Tells how many.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn begin(plane: &Arc<Plane>) -> Result<usize, StoreError> {
+pub async fn begin(plane: &Arc<Plane>) -> Result<(Task<()>, usize), StoreError> {
     plane.store.beat(&plane.replicas.me()).await?;
     plane.replicas.hold(false);
     plane.replicas.hold(true);
-    let own = take_up_own(plane).await?;
-    Ok(own + take_over(plane, NEVER, NEVER).await?)
+    let beating = plane.spawn(beats(Arc::clone(plane)));
+    let taking_up = async {
+        look_around(plane).await?;
+        let own = take_up_own(plane).await?;
+        Ok(own + take_over(plane, NEVER, NEVER).await?)
+    };
+    match taking_up.await {
+        Ok(taken_up) => Ok((beating, taken_up)),
+        Err(error) => {
+            beating.abort();
+            Err(error)
+        }
+    }
 }
 
-/// Beats, takes over and watches, until it is dropped.
+/// Takes over and watches, until it is dropped.
 pub async fn run(plane: Arc<Plane>) {
-    tokio::join!(beats(&plane), looks(&plane), watch::run(&plane));
+    tokio::join!(looks(&plane), watch::run(&plane));
 }
 
 /// Lets go of all sessions that are driven here, so that others take them over at once.
@@ -67,7 +80,7 @@ pub async fn leave(plane: &Plane) {
     }
 }
 
-async fn beats(plane: &Plane) {
+async fn beats(plane: Arc<Plane>) {
     // The last beat that came through began then: `begin` said it a moment ago.
     let mut renewed = Instant::now();
     loop {

@@ -71,6 +71,9 @@ pub struct Replicas {
     id: String,
     url: OnceLock<String>,
     others: Mutex<Vec<Replica>>,
+    /// Whether others may be there whom we have not seen: cut off from the store, nobody sees who
+    /// comes.
+    can_be_shared: bool,
     /// Whether there ever was another one.
     shared: AtomicBool,
     lease: level::Sender<Lease>,
@@ -90,8 +93,8 @@ pub struct Lease {
 }
 
 impl Replicas {
-    /// The replica of this data directory.
-    pub fn of(data_dir: &Path) -> Replicas {
+    /// The replica of this data directory, on a store that others can be on, too, or not.
+    pub fn of(data_dir: &Path, can_be_shared: bool) -> Replicas {
         let id = identity(&data_dir.join("replica")).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot keep who we are: the next dispatcher here is another one");
             fresh()
@@ -100,6 +103,7 @@ impl Replicas {
             id,
             url: OnceLock::new(),
             others: Mutex::default(),
+            can_be_shared,
             shared: AtomicBool::new(false),
             lease: level::Sender::new(Lease { held: true, since: Instant::now(), turn: 0 }),
             stray: Notify::new(),
@@ -134,9 +138,14 @@ impl Replicas {
         self.known().iter().find(|other| other.id == id).cloned()
     }
 
-    /// Whether sessions may be in other hands than ours.
+    /// Whether another dispatcher was ever seen on our store.
     pub fn shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
+    }
+
+    /// Whether sessions may be in other hands than ours.
+    pub fn may_be_shared(&self) -> bool {
+        self.can_be_shared || self.shared()
     }
 
     /// Whether the session's machine, if it has one, is on our host or can be reached by all.
@@ -149,7 +158,7 @@ impl Replicas {
     pub fn may_act(&self, session: &Session) -> bool {
         self.lease.borrow().held
             || crate::planted::is("no-hold")
-            || !self.shared()
+            || !self.may_be_shared()
             || !session.place.is_empty()
     }
 
@@ -169,9 +178,9 @@ impl Replicas {
             if lease.held == held {
                 return false;
             }
-            if held && self.shared() {
+            if held && self.may_be_shared() {
                 tracing::info!("back at the store");
-            } else if self.shared() {
+            } else if self.may_be_shared() {
                 tracing::warn!("cut off from the store: others may go on with our sessions");
             }
             *lease = Lease { held, since: Instant::now(), turn: lease.turn + 1 };

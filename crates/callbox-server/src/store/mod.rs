@@ -41,6 +41,11 @@ pub use types::{
 /// same: what was written is looked for before it is written again.
 #[async_trait]
 pub trait Store: Send + Sync {
+    /// Whether dispatchers of other processes can be on it, too.
+    fn can_be_shared(&self) -> bool {
+        false
+    }
+
     /// Inserts a session unless a cap or an earlier use of its start key stands against it.
     /// All in one transaction: two starts at once cannot both take the last place.
     async fn insert(&self, new: &NewSession) -> Result<Inserted, StoreError>;

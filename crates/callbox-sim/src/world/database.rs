@@ -84,6 +84,10 @@ impl World {
 
 #[async_trait]
 impl Store for SimStore {
+    fn can_be_shared(&self) -> bool {
+        true
+    }
+
     async fn insert(&self, new: &NewSession) -> Result<Inserted, StoreError> {
         let ((world, store, who), mut new) = (self.parts(), new.clone());
         if crate::planted::key_not_kept() {

@@ -69,10 +69,10 @@ impl Broke {
     }
 }
 
-/// Connections, made as they are needed.
-pub(super) fn pool(options: PgConnectOptions, broke: Broke) -> PgPool {
+/// At most so many connections, made as they are needed.
+pub(super) fn pool(options: PgConnectOptions, most: u32, broke: Broke) -> PgPool {
     PgPoolOptions::new()
-        .max_connections(10)
+        .max_connections(most)
         .acquire_timeout(ACQUIRE)
         .idle_timeout(Duration::from_secs(300))
         // Ours is quicker for those that were in use a moment ago.

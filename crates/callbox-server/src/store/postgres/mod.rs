@@ -29,10 +29,15 @@ use hints::Hints;
 /// How long bringing the tables to our shape may take: indices over many rows do.
 const MIGRATION: Duration = Duration::from_secs(3600);
 
+/// How many calls are made at once, beside the word that we live.
+const CONNECTIONS: u32 = 10;
+
 /// A store in a PostgreSQL database.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: PgPool,
+    /// For saying that we live, which waits for nobody's saves: who says it late is taken over.
+    life: PgPool,
     broke: Broke,
     hints: Hints,
     unreadable: Unreadable,
@@ -41,8 +46,11 @@ pub struct Postgres {
 /// Does something with a connection, or gives up in time.
 macro_rules! ask {
     ($store:expr, $doing:expr, $connection:ident => $work:expr) => {
+        ask!($store, pool, $doing, $connection => $work)
+    };
+    ($store:expr, $pool:ident, $doing:expr, $connection:ident => $work:expr) => {
         within(PATIENCE, $doing, async {
-            let mut $connection = lend(&$store.pool, $doing).await?;
+            let mut $connection = lend(&$store.$pool, $doing).await?;
             let done = $work.await;
             $connection.give_back();
             done
@@ -76,8 +84,9 @@ impl Postgres {
         migrate(&options).await?;
         let hints = Hints::begin(&options);
         let broke = Broke::default();
-        let pool = connection::pool(options, broke.clone());
-        Ok(Postgres { pool, broke, hints, unreadable: Unreadable::default() })
+        let pool = connection::pool(options.clone(), CONNECTIONS, broke.clone());
+        let life = connection::pool(options, 1, broke.clone());
+        Ok(Postgres { pool, life, broke, hints, unreadable: Unreadable::default() })
     }
 }
 
@@ -101,6 +110,10 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
 
 #[async_trait]
 impl Store for Postgres {
+    fn can_be_shared(&self) -> bool {
+        true
+    }
+
     async fn insert(&self, new: &NewSession) -> Result<Inserted, StoreError> {
         let inserted = ask!(self, "insert a session", c => start::insert(&mut c, new))?;
         if let Inserted::Created(row) = &inserted {
@@ -131,7 +144,7 @@ impl Store for Postgres {
     }
 
     async fn beat(&self, replica: &Replica) -> Result<(), StoreError> {
-        ask!(self, "note that this replica lives", c => lease::beat(&mut c, replica))
+        ask!(self, life, "note that this replica lives", c => lease::beat(&mut c, replica))
     }
 
     async fn replicas(&self, within_span: Duration) -> Result<Vec<Replica>, StoreError> {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use callbox_core::{EndCode, EventKind, Outcome, Time};
 use callbox_server::store::{Filter, Inserted, NewSession, Replica, StartKey, Store};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::timeout};
+
+use crate::app::SOON;
 
 use super::{after, contract, database::Database, end, leases::told, new, session};
 
@@ -21,7 +23,7 @@ async fn replicas_hear_of_each_others_saves_and_of_what_they_may_have_missed() {
     let first = session("a", 1);
     let mut changes = other.changes();
     // It listens as soon as it can, and says by a lag that it did not before.
-    let began = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await.unwrap();
+    let began = timeout(Duration::from_secs(10), changes.recv()).await.unwrap();
     assert!(matches!(began, Err(RecvError::Lagged(_))), "{began:?}");
     let mut changes = other.changes();
     let Inserted::Created(row) = one.insert(&new(&first, None)).await.unwrap() else {
@@ -34,7 +36,7 @@ async fn replicas_hear_of_each_others_saves_and_of_what_they_may_have_missed() {
                where datname = current_database() and pid <> pg_backend_pid() and query ilike 'listen%'";
     let (cut,): (i64,) = sqlx::query_as(cut).fetch_one(&pool).await.unwrap();
     assert_eq!(cut, 2, "both listened");
-    let lag = tokio::time::timeout(Duration::from_secs(10), async {
+    let lag = timeout(Duration::from_secs(10), async {
         while !matches!(changes.recv().await, Err(RecvError::Lagged(_))) {}
     });
     lag.await.expect("a gap is told");
@@ -58,6 +60,43 @@ async fn two_replicas_cannot_both_take_the_last_place() {
         created += usize::from(matches!(start.await.unwrap(), Inserted::Created(_)));
     }
     assert_eq!((created, stores[0].living().await.unwrap().len()), (7, 7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn that_we_live_is_said_whoever_waits_for_a_connection() {
+    let Some(database) = Database::fresh().await else { return };
+    let store = database.open().await;
+    let us = Replica { id: "us".into(), place: String::new(), url: String::new() };
+    store.beat(&us).await.unwrap();
+    // A transaction sees for ever who waited when it first looked.
+    let (locking, looking) = (database.pool(), database.pool());
+    let mut hold_up = locking.begin().await.unwrap();
+    sqlx::query("lock table session").execute(&mut *hold_up).await.unwrap();
+    let waiting = (0..30).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.living().await.map(drop) })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    let all_wait = async {
+        loop {
+            let count: i64 = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'",
+            )
+            .fetch_one(&looking)
+            .await
+            .unwrap();
+            if count >= 10 {
+                return;
+            }
+        }
+    };
+    timeout(SOON, all_wait).await.expect("they wait for the table");
+    timeout(Duration::from_secs(2), store.beat(&us)).await.expect("it waits for nobody").unwrap();
+    hold_up.rollback().await.unwrap();
+    for one in waiting {
+        let _ = one.await.unwrap();
+    }
 }
 
 /// How often a table was read from its beginning to its end, and its rows were found by an index.
@@ -98,7 +137,7 @@ async fn nothing_reads_all_that_ever_ended() {
     }
     // Its connections say what they did when they end, at the latest.
     drop(store);
-    let after = tokio::time::timeout(Duration::from_secs(30), async {
+    let after = timeout(Duration::from_secs(30), async {
         loop {
             let now = reads(&database).await;
             if now.1 > found {
