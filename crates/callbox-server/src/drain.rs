@@ -146,22 +146,34 @@ async fn enforce(plane: Arc<Plane>, drain: Draining, deadline: Time) {
     }
 }
 
-/// Warns one session's bot, once its call has begun.
+/// Warns one session's bot, once its call has begun, and each that takes its place after that.
 async fn warn(plane: &Plane, handle: Handle) {
-    let called = handle.until(|session| session.state == State::Live || over(session)).await;
-    let Some(session) = called.filter(|session| !over(session)) else { return };
-    let deadline = warning_due(plane, &session, None).await;
-    if over(&handle.session.borrow()) {
-        return;
+    let mut warned = 0;
+    loop {
+        let to_warn = |session: &Session| {
+            over(session) || (session.state == State::Live && session.incarnation > warned)
+        };
+        let called = handle.until(to_warn).await;
+        let Some(session) = called.filter(|session| !over(session)) else { return };
+        let deadline = warning_due(plane, &session, None).await;
+        let incarnation = handle.session.borrow().incarnation;
+        if !to_warn(&handle.session.borrow()) {
+            // Its bot died meanwhile: the next one is warned once the call goes on.
+            continue;
+        }
+        if over(&handle.session.borrow()) {
+            return;
+        }
+        warned = incarnation;
+        let told = driver::warn(plane, handle.link.clone(), deadline, EndCode::Drained).await;
+        metrics::warned(told.is_ok());
+        // Its log is closed once it has ended.
+        if plane.handle(session.id).is_none() {
+            return;
+        }
+        plane.logs.writer(session.id).say(match told {
+            Ok(()) => "the bot was warned that the dispatcher will end its call",
+            Err(_) => "the bot could not be warned that the dispatcher will end its call",
+        });
     }
-    let warned = driver::warn(plane, handle.link, deadline, EndCode::Drained).await;
-    metrics::warned(warned.is_ok());
-    // Its log is closed once it has ended.
-    if plane.handle(session.id).is_none() {
-        return;
-    }
-    plane.logs.writer(session.id).say(match warned {
-        Ok(()) => "the bot was warned that the dispatcher will end its call",
-        Err(_) => "the bot could not be warned that the dispatcher will end its call",
-    });
 }

@@ -17,6 +17,7 @@ use callbox_core::{
 use callbox_protocol::api::{self, EndWarning, ErrorBody, LogEntry};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::{App, caller::Participant, carried::forward, error::Error, view};
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     driver,
     plane::{Plane, over},
     replica::watch::Follower,
+    store::StoreError,
 };
 
 /// What a client may wait for.
@@ -50,6 +52,8 @@ impl WaitFor {
     }
 }
 
+/// How long it is waited for that something is written down: what a call to the store may take.
+const WRITTEN: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -90,7 +94,7 @@ pub async fn show(
 /// End a session. Answers when that is written down; watch it to see it ended.
 #[utoipa::path(
     delete, path = "/v1/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
-    responses((status = 202, body = api::Session), (status = 404, body = ErrorBody)),
+    responses((status = 202, body = api::Session), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)),
     security(("key" = []))
 )]
 pub async fn end(
@@ -104,7 +108,11 @@ pub async fn end(
     let written = match app.plane.handle(session.id) {
         Some(handle) => {
             handle.tell(EventKind::EndRequested(why.clone()));
-            crate::planted::is("end-not-written") || handle.until(over).await.is_some()
+            crate::planted::is("end-not-written") || {
+                // It stays with the driver, who writes it down as soon as the store is back.
+                let away = |_| StoreError::unanswered("write down that a session is to end");
+                timeout(WRITTEN, handle.until(over)).await.map_err(away)?.is_some()
+            }
         }
         None => false,
     };
@@ -326,7 +334,7 @@ pub async fn wait_for(
     patience: Duration,
 ) -> Result<Session, Error> {
     let reached = Follower::of(&app.plane, id).until(|session| moment.reached(session));
-    match tokio::time::timeout(patience, reached).await {
+    match timeout(patience, reached).await {
         Ok(session) => session.ok_or(Error::UnknownSession),
         Err(_) => Err(Error::WaitedTooLong),
     }

@@ -271,6 +271,10 @@ impl Driver {
         // Before it can be driven here anew.
         self.plane.queue.remove(id);
         drop(driven);
+        if self.not_ours {
+            // It may have come back to us while we were still here, and nobody began to drive it.
+            self.plane.replicas.look_for_strays();
+        }
         if self.not_ours && !self.row.session.place.is_empty() {
             // Others gave our host up, though it lives: what they could not reach is ours to end.
             self.plane.sweep_soon();

@@ -115,7 +115,8 @@ impl Close {
                 };
                 Close { code, reason: why.code.as_str().to_owned() }
             }
-            None => Close { code: 1000, reason: String::new() },
+            // The session goes on elsewhere, and the call was cut: whoever was in it may come again.
+            None => Close { code: 1012, reason: EndCode::DispatcherRestarted.as_str().to_owned() },
         }
     }
 }

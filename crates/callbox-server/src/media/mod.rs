@@ -92,7 +92,7 @@ pub async fn carry(plane: Arc<Plane>, bot: Arc<Bot>, place: Place, line: Line) {
     if provider.is_some_and(|provider| provider.media_port(&name).is_some()) {
         match outside::call("relay.hand-over", relay::hand_over(&plane, &bot, &session, line)).await
         {
-            Ok(relay) => return relay::follow(plane, place, relay, LAST_WORD).await,
+            Ok(relay) => return relay::follow(plane, place, relay, None).await,
             Err(relay::NotHandedOver { error, line: Some(back) }) => {
                 tracing::warn!(
                     session.id = %session.id, %error,

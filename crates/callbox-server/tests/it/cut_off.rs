@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
-use callbox_server::{serve, store::Memory};
-use tokio::time::{Duration, timeout};
+use axum::body::Body;
+use callbox_server::{
+    serve,
+    store::{Memory, Replica, Store as _},
+};
+use http::{Request, StatusCode};
+use tokio::time::{Duration, sleep, timeout};
+use tower::ServiceExt as _;
 
 use crate::{
     moody::{Mood, Moody},
@@ -54,4 +60,52 @@ async fn that_it_lives_is_said_while_it_takes_up_what_was_left() {
     timeout(Duration::from_secs(60), store.beat_so_often(4)).await.expect("it lives");
     store.is(Mood::Fine);
     assert_eq!(beginning.await, Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_cannot_be_written_down_is_answered_in_time_and_not_forgotten() {
+    let store = Moody::default();
+    let outside = Outside::new(store.clone());
+    let app = Still::new(&outside, BOTS).await;
+    let id = app.start("here").await;
+    app.until(id, |session| session.ready).await;
+    store.is(Mood::Away);
+    let request = Request::delete(format!("/v1/sessions/{id}"))
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {}", app.plane.tokens.sign(id)))
+        .body(Body::empty())
+        .unwrap();
+    let answer = timeout(Duration::from_secs(10), app.router.clone().oneshot(request)).await;
+    let status = answer.expect("it is answered").unwrap().status();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    store.is(Mood::Fine);
+    assert_eq!(app.end(id).await, "stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_comes_back_while_its_driver_goes_is_driven_soon() {
+    let store = Moody { shared: true, ..Moody::default() };
+    let outside = Outside::new(store.clone());
+    let app = Still::new(&outside, BOTS).await;
+    let id = app.start("here").await;
+    app.until(id, |session| session.ready).await;
+    let us = app.plane.replicas.me();
+    let them = Replica { id: "them".into(), place: String::new(), url: String::new() };
+    let at_once = Duration::ZERO;
+    let handle = app.plane.handle(id).unwrap();
+    let mut seen = handle.session.clone();
+    seen.mark_unchanged();
+    store.take_over(&them, at_once, at_once, 10).await.unwrap();
+    handle.look();
+    // Its driver sees that it is not ours any more, and begins to go.
+    seen.changed().await.unwrap();
+    store.take_over(&us, at_once, at_once, 10).await.unwrap();
+    drop(handle);
+    while seen.changed().await.is_ok() {}
+    let driven = async {
+        while app.plane.handle(id).is_none() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(3), driven).await.expect("nobody drives it");
 }

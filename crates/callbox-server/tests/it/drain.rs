@@ -4,13 +4,21 @@
 use callbox_core::{EndCode, EndReason, EventKind, Session, SessionId, SessionSpec, State};
 use callbox_machines::Script;
 use callbox_protocol::api::{Drain, EndWarning, ErrorBody, SessionState};
-use callbox_server::{driver, store::NewSession};
+use callbox_server::{
+    driver,
+    store::{Memory, NewSession},
+};
+use callbox_transports::Presence;
 use eventsource_stream::Eventsource as _;
 use futures::StreamExt as _;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Duration;
 
-use crate::app::{SOON, TestApp, code};
+use crate::{
+    app::{SOON, TestApp, code},
+    still::{Outside, Still},
+};
 
 async fn drain(app: &TestApp, body: Value) -> Drain {
     let answer = app.request(Method::POST, "/v1/drain", &app.private).json(&body).send().await;
@@ -160,7 +168,7 @@ async fn who_shuts_down_refuses_starts_and_is_not_ready() {
     let app = app.shut_down();
     let refusing = async {
         while ready(&app).await.0 == StatusCode::OK {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(SOON, refusing).await.unwrap();
@@ -227,4 +235,26 @@ fn like(session: &Session, id: SessionId) -> SessionSpec {
         ready_when,
         restarts,
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_machine_is_warned_of_a_drain_too() {
+    let outside = Outside::new(Memory::default());
+    outside.rooms.set(|script| script.presence = Some(Presence { bot: true, clients: 1 }));
+    let bots = "[bots.tough]\nrestarts = { most = 2 }\ntimeouts = { warn_s = 30 }\n";
+    let app = Still::new(&outside, bots).await;
+    let id = app.start("tough").await;
+    let live = async |incarnation| {
+        let on =
+            |session: &Session| session.state == State::Live && session.incarnation == incarnation;
+        let machine = app.until(id, on).await.machine_name().unwrap();
+        outside.provider.agent(&machine).unwrap()
+    };
+    let first = live(1).await;
+    callbox_server::drain::begin(&app.plane, Some(Duration::from_secs(16)));
+    first.wait_for(|seen| seen.warnings.len() == 1).await;
+    first.exit_bot(1);
+    let second = live(2).await;
+    second.wait_for(|seen| seen.warnings.len() == 1).await;
+    assert_eq!(app.end(id).await, "drained");
 }

@@ -1,10 +1,12 @@
+use callbox_core::SessionId;
 use callbox_link::fake::{self, BotReady};
 use callbox_machines::Script;
 use callbox_protocol::api::SessionState;
+use callbox_server::store::Replica;
 use futures::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Duration, timeout};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
 use crate::app::{SOON, Socket, TestApp, code};
@@ -150,4 +152,26 @@ async fn http_of_a_session_reaches_its_bot() {
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{reserved}");
     }
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_cut_because_another_replica_has_its_session_says_so() {
+    let app = TestApp::new().await;
+    let (id, join) = app.start(json!({ "bot": "parrot" })).await;
+    let mut socket = app.connect(&join).await;
+    app.until(&id, |session| session.moments.joined.is_some()).await;
+    let other = Replica { id: "other".into(), place: String::new(), url: String::new() };
+    app.plane.store.beat(&other).await.unwrap();
+    let taken = app.plane.store.take_over(&other, Duration::ZERO, Duration::ZERO, 10).await;
+    assert_eq!(taken.unwrap().len(), 1);
+    app.plane.handle(SessionId::parse(&id).unwrap()).unwrap().look();
+    let closed = async {
+        loop {
+            if let Message::Close(frame) = socket.next().await.unwrap().unwrap() {
+                return frame.map(|frame| (u16::from(frame.code), frame.reason.to_string()));
+            }
+        }
+    };
+    let closed = timeout(SOON, closed).await.unwrap();
+    assert_eq!(closed, Some((1012, "dispatcher-restarted".into())));
 }

@@ -6,18 +6,19 @@ use callbox_core::{EventKind, Session};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
-    time::{Duration, timeout},
+    time::{Duration, Instant, timeout},
 };
 
 use super::{
-    super::{Place, client::Close, here::next_bot},
+    super::{LAST_WORD, Place, client::Close, here::next_bot},
     hand_over::Relay,
     process::GOODBYE,
     words::{Standing, Wish, line},
 };
 use crate::plane::{Handle, Plane, over};
 
-/// After a restart, the machine's own account of an end needs a new connection to the machine.
+/// After a restart, the machine's own account of an end needs a new connection to the machine:
+/// this is how long one is waited for, from the restart on.
 const AFTER_RESTART: Duration = Duration::from_secs(20);
 
 /// Finds the relay of a session that an earlier dispatcher left, and follows it from now on.
@@ -31,13 +32,13 @@ pub async fn take_up(plane: &Arc<Plane>, handle: &Handle) -> bool {
     };
     plane.logs.writer(session).say("a new dispatcher took up the call, which went on by itself");
     let relay = Relay { session, stream };
-    plane.spawn(follow(Arc::clone(plane), place, relay, AFTER_RESTART));
+    plane.spawn(follow(Arc::clone(plane), place, relay, Some(Instant::now() + AFTER_RESTART)));
     true
 }
 
-/// Follows a relay until it is gone, or is another dispatcher's. The machine's account of an end
-/// is waited for up to `patience`.
-pub async fn follow(plane: Arc<Plane>, place: Place, relay: Relay, patience: Duration) {
+/// Follows a relay until it is gone, or is another dispatcher's. A way to the machine comes until
+/// `connected_by`, if there is none yet: its account of an end is waited for until then.
+pub async fn follow(plane: Arc<Plane>, place: Place, relay: Relay, connected_by: Option<Instant>) {
     let Relay { session, stream } = relay;
     let _following = plane.relays.following(session);
     place.set_relayed(true);
@@ -47,7 +48,7 @@ pub async fn follow(plane: Arc<Plane>, place: Place, relay: Relay, patience: Dur
         handle: &place.0,
         said: BufReader::new(reader).lines(),
         wishes: writer,
-        patience,
+        connected_by,
         heard: None,
     };
     if follower.run().await {
@@ -60,7 +61,7 @@ struct Follower<'a> {
     handle: &'a Handle,
     said: Lines<BufReader<OwnedReadHalf>>,
     wishes: OwnedWriteHalf,
-    patience: Duration,
+    connected_by: Option<Instant>,
     /// How the call stood when the relay last said so; nothing before the client was in.
     heard: Option<Standing>,
 }
@@ -116,13 +117,19 @@ impl Follower<'_> {
         if let Some(broke) = &standing.broke
             && broke_before.as_ref() != Some(broke)
         {
-            broke.end.tell(self.handle, Some(broke.incarnation), self.patience).await;
+            broke.end.tell(self.handle, Some(broke.incarnation), self.patience()).await;
         }
         if let Some(end) = &standing.end
             && end_before.is_none()
         {
-            end.tell(self.handle, None, self.patience).await;
+            end.tell(self.handle, None, self.patience()).await;
         }
+    }
+
+    /// How long the machine's own account of an end is waited for.
+    fn patience(&self) -> Duration {
+        let connected = self.handle.link.borrow().is_some();
+        patience(connected, self.connected_by, Instant::now())
     }
 
     async fn point_to_the_bot(&mut self, session: &Session) {
@@ -154,7 +161,7 @@ impl Follower<'_> {
             return;
         }
         // The client's connection broke with it. If the machine is at an end too, that is why.
-        if timeout(self.patience, self.handle.until(over)).await.is_err() {
+        if timeout(self.patience(), self.handle.until(over)).await.is_err() {
             let detail = "the process that carried the call ended";
             self.handle.tell(EventKind::ClientLeft { detail: detail.into() });
         }
@@ -163,5 +170,27 @@ impl Follower<'_> {
     /// A relay that cannot be told is gone, which is seen where it is listened to.
     async fn say(&mut self, wish: &Wish) {
         let _ = self.wishes.write_all(&line(wish)).await;
+    }
+}
+
+/// What a machine that we are connected to has to say comes soon.
+fn patience(connected: bool, connected_by: Option<Instant>, now: Instant) -> Duration {
+    let to_come = connected_by.filter(|_| !connected).map(|by| by.saturating_duration_since(now));
+    to_come.unwrap_or_default().max(LAST_WORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_machine_that_is_not_connected_yet_is_waited_for_long() {
+        let now = Instant::now();
+        let by = Some(now + AFTER_RESTART);
+        assert_eq!(patience(false, by, now), AFTER_RESTART);
+        assert_eq!(patience(true, by, now), LAST_WORD, "it can tell");
+        let late = now + AFTER_RESTART;
+        assert_eq!(patience(false, by, late), LAST_WORD, "it had its time");
+        assert_eq!(patience(false, None, now), LAST_WORD);
     }
 }
