@@ -19,7 +19,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{EndReason, Limits, MachineFacts, ReadyWhen, Restarts, Time, UsageSeen};
@@ -115,6 +115,9 @@ pub struct Session {
     pub warning: Warning,
     /// When each moment came.
     pub moments: Moments,
+    /// What a newer dispatcher wrote down and this one has no word for: kept as it is, for the
+    /// newer one.
+    pub unknown: Map<String, Value>,
 }
 
 /// Where a session is in its life.
@@ -309,6 +312,7 @@ impl Session {
             restarted_because: None,
             incarnation: 0,
             machine_id: None,
+            unknown: Map::new(),
             ready: false,
             machine: MachineState::None,
             facts: None,

@@ -246,12 +246,12 @@ mod tests {
     #[test]
     fn whoever_has_the_data_directory_is_the_same_replica() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let first = Replicas::of(here.path());
+        let first = Replicas::of(here.path(), false);
         assert!(is_id(first.id()));
-        assert_eq!(Replicas::of(here.path()).id(), first.id());
-        assert_ne!(Replicas::of(there.path()).id(), first.id());
+        assert_eq!(Replicas::of(here.path(), false).id(), first.id());
+        assert_ne!(Replicas::of(there.path(), false).id(), first.id());
         fs::write(here.path().join("replica"), "half").unwrap();
-        assert_ne!(Replicas::of(here.path()).id(), first.id(), "somebody new");
-        assert!(is_id(Replicas::of(&here.path().join("missing")).id()), "and kept nowhere");
+        assert_ne!(Replicas::of(here.path(), false).id(), first.id(), "somebody new");
+        assert!(is_id(Replicas::of(&here.path().join("missing"), false).id()), "and kept nowhere");
     }
 }

@@ -7,9 +7,10 @@ use callbox_core::{
     RoomState, Session, SessionId, StartStage, State, StateKind, Time, Usage, UsageSeen, Warning,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-/// The `doc` column. Fields are only ever added, with a default: an older replica may still read.
+/// The `doc` column. Fields are only ever added, with a default: an older replica may still read,
+/// and carries what it does not know.
 #[derive(Serialize, Deserialize)]
 struct Doc {
     transport: String,
@@ -70,6 +71,9 @@ struct Doc {
     bot_said: Option<i64>,
     #[serde(default)]
     bot_present: Option<i64>,
+    /// What a newer replica wrote, who still wants it.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,6 +152,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         warn_at,
         warning,
         moments,
+        unknown,
     } = session;
     let Limits { queued, start, ready: to_ready, join, live, alone, warn, ending } = limits;
     let doc = Doc {
@@ -191,6 +196,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         bot_ready: Some(*ready),
         bot_said: moments.bot_said.map(Time::as_micros),
         bot_present: moments.bot_present.map(Time::as_micros),
+        unknown: unknown.clone(),
     };
     Row {
         id: id.to_string(),
@@ -242,6 +248,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
             _ => None,
         }),
         alone_at: doc.alone_at.map(Time::from_micros),
+        unknown: doc.unknown,
         state,
         restarted: doc.restarted.into_iter().map(Time::from_micros).collect(),
         restarted_because: doc.restarted_because.map(reason_of).transpose()?,

@@ -9,6 +9,7 @@ use callbox_server::{
     store::{Filter, Inserted, Replica, Sqlite, Store, StoreError},
     sweep,
 };
+use reqwest::Method;
 use serde_json::json;
 use sqlx::SqlitePool;
 
@@ -119,6 +120,26 @@ async fn the_machine_of_a_session_that_cannot_be_read_is_left_alone() {
     set(&doc).await;
     let app = crash(app, runtime).await;
     driven(&app, &bad).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_newer_dispatcher_wrote_is_carried_through() {
+    let runtime = doomed();
+    let app = doomed_app(Script::default(), &runtime).await;
+    let (id, _) = app.start(json!({ "bot": "parrot" })).await;
+    app.wait(&id, "ready").await;
+    let (dir, provider) = app.crash();
+    tokio::task::spawn_blocking(move || drop(runtime)).await.unwrap();
+    let pool = sqlite(&dir.path().join("callbox.db")).await;
+    let newer = "update session set doc = json_set(doc, '$.from_tomorrow', json('{\"x\":[1,2]}'))";
+    sqlx::query(newer).execute(&pool).await.unwrap();
+    let app = TestApp::on(dir, provider, &tokio::runtime::Handle::current()).await;
+    app.request(Method::DELETE, &format!("/v1/sessions/{id}"), &app.private).send().await.unwrap();
+    app.wait(&id, "ended").await;
+    let kept = "select json_extract(doc, '$.from_tomorrow') from session where id = ?";
+    let (kept,): (String,) = sqlx::query_as(kept).bind(&id).fetch_one(&pool).await.unwrap();
+    assert_eq!(kept, r#"{"x":[1,2]}"#);
     app.finish().await;
 }
 
