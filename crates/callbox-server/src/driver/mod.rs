@@ -14,6 +14,7 @@
 //! everything follows from it. A row that names another replica is that one's: the driver goes,
 //! and touches nothing.
 
+mod alone;
 mod attend;
 mod duties;
 mod give;
@@ -92,6 +93,7 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Option<Handle> {
         orders,
         row_gone: false,
         not_ours: false,
+        alone: false,
     };
     let span = tracing::info_span!("session", session.id = %id);
     plane.spawn(meter.run(handle.session.clone()).instrument(span.clone()));
@@ -153,6 +155,8 @@ struct Driver {
     row_gone: bool,
     /// Another replica drives the session.
     not_ours: bool,
+    /// The session is ended without its row, as the store was away for too long: see `alone`.
+    alone: bool,
 }
 
 impl Driver {
@@ -162,10 +166,14 @@ impl Driver {
             if self.not_ours || self.orders.to_leave() {
                 break;
             }
+            self.end_if_alone().await;
             let wake_at = self.see_to_what_is_owed(may_act);
             if matches!(self.row.session.state, State::Ended { .. }) {
+                self.write_down_what_was_done_alone().await;
                 break;
             }
+            let plane = Arc::clone(&self.plane);
+            let may_be_given_up = !self.alone && self.is_here();
             let kind = tokio::select! {
                 // A ready that was told before an exit is taken before it.
                 biased;
@@ -175,6 +183,10 @@ impl Driver {
                     kind
                 }
                 _ = self.lease.changed() => continue,
+                () = plane.replicas.given_up_soon(&plane.config), if may_be_given_up => {
+                    self.alone = true;
+                    continue;
+                }
                 () = self.orders.told() => {
                     if !self.orders.to_leave() {
                         self.reload().await;

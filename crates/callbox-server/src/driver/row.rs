@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Between two attempts to reach the store.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 
 /// Applies an event, as the dispatcher that makes the session's machine: the intention to make one
 /// says where.
@@ -70,7 +70,7 @@ impl Driver {
                     return;
                 }
             };
-            let saved = if self.row_gone {
+            let saved = if self.row_gone || self.alone || self.is_given_up_soon() {
                 Ok(Saved::Saved(self.row.version))
             } else {
                 let plane = Arc::clone(&self.plane);
@@ -96,7 +96,7 @@ impl Driver {
 
     /// Reads the row again: somebody else moved it, or may have.
     pub(super) async fn reload(&mut self) {
-        while !self.row_gone && !self.orders.to_leave() {
+        while !self.row_gone && !self.orders.to_leave() && !self.is_given_up_soon() {
             let plane = Arc::clone(&self.plane);
             match self.ask(plane.store.get(self.row.session.id)).await {
                 Ok(Some(row)) => return self.is_now(row),
@@ -133,7 +133,7 @@ impl Driver {
     }
 
     /// Whatever changed the row, this is it now.
-    fn is_now(&mut self, row: Versioned) {
+    pub(super) fn is_now(&mut self, row: Versioned) {
         let driver = row.replica.as_deref();
         self.not_ours = driver.is_some_and(|driver| driver != self.plane.replicas.id());
         if self.not_ours {

@@ -36,7 +36,7 @@ use std::{
 use callbox_core::Session;
 use tokio::{
     sync::{Notify, watch as level},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use crate::{
@@ -165,6 +165,22 @@ impl Replicas {
     /// Changes when [`Replicas::may_act`] may.
     pub fn lease(&self) -> level::Receiver<Lease> {
         self.lease.subscribe()
+    }
+
+    /// Whether we have not been able to say that we live for so long that others will give our host
+    /// up, with the machines that only we reach.
+    pub fn is_given_up_soon(&self, config: &Config) -> bool {
+        let lease = *self.lease.borrow();
+        self.may_be_shared() && !lease.held && lease.since.elapsed() >= config.orphan_after
+    }
+
+    /// Resolves when that is so, unless the lease changes before.
+    pub async fn given_up_soon(&self, config: &Config) {
+        let lease = *self.lease.borrow();
+        if lease.held || !self.may_be_shared() {
+            return std::future::pending().await;
+        }
+        sleep_until(lease.since + config.orphan_after).await;
     }
 
     /// How long we have been seen to live without a gap; none while we are not.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use callbox_core::State;
 use callbox_server::{
-    serve,
+    replica, serve,
     store::{Memory, Replica, Store as _},
 };
 use http::{Request, StatusCode};
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
 use crate::{
@@ -108,4 +109,34 @@ async fn a_session_that_comes_back_while_its_driver_goes_is_driven_soon() {
         }
     };
     timeout(Duration::from_secs(3), driven).await.expect("nobody drives it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_host_are_ended_before_others_give_it_up() {
+    let store = Moody { shared: true, ..Moody::default() };
+    let outside = Outside::new(store.clone());
+    outside.provider.set(|script| script.on_this_host = true);
+    let app = Still::new(&outside, BOTS).await;
+    let mut machines = Vec::new();
+    let ids = [app.start("here").await, app.start("here").await];
+    for id in ids {
+        machines.push(app.until(id, |session| session.ready).await.machine_name().unwrap());
+    }
+    store.is(Mood::Away);
+    let cut_off = Instant::now();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(outside.provider.names().len(), 2, "calls go on for a while");
+    // One of them has an end of its own, which cannot be written down either.
+    outside.provider.agent(&machines[1]).unwrap().exit_bot(0);
+    let mut seen = app.plane.handle(ids[0]).unwrap().session;
+    seen.wait_for(|session| matches!(session.state, State::Ended { .. })).await.unwrap();
+    while !outside.provider.names().is_empty() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let given_up = replica::lost_after(&app.plane.config);
+    assert!(cut_off.elapsed() < given_up, "it is too late after {:?}", cut_off.elapsed());
+    store.is(Mood::Fine);
+    assert_eq!(app.end(ids[0]).await, "machine-lost");
+    assert_eq!(app.end(ids[1]).await, "bot-finished");
+    assert_eq!(outside.provider.made(), 2);
 }
