@@ -31,7 +31,7 @@ pub async fn served(times: Times) -> Served {
     let serving = standin.clone();
     tasks.spawn(async move { serving.serve(listener).await.unwrap() });
     let client = Client::new(&base, &standin.token()).unwrap();
-    Served { standin, client, tasks: tasks }
+    Served { standin, client, tasks }
 }
 
 pub fn named(name: &str) -> CreateMachine {
