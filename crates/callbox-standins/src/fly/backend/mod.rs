@@ -1,8 +1,10 @@
 //! What really runs when a machine of the stand-in runs.
 
+mod argv;
 mod fake;
 mod program;
 mod spread;
+mod vm;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use fake::{Fake, Times};
 pub use program::{Launched, Program, Word};
 pub use spread::Spread;
+pub use vm::{Vm, VmConfig};
 
 /// One machine, as its backend must know it.
 #[derive(Clone, Debug)]
