@@ -24,6 +24,7 @@ mod keys;
 mod line;
 mod logs;
 mod lookup;
+mod machines;
 mod media;
 mod open_files;
 mod operator;

@@ -43,6 +43,24 @@ impl Settings {
             seed: 0,
         }
     }
+
+    /// What is wrong with them, in words.
+    ///
+    /// # Errors
+    /// A region that there is not, an app without a name, or nobody who may do anything.
+    pub fn check(&self) -> Result<(), String> {
+        if !limits::REGIONS.iter().any(|(code, _)| *code == self.region) {
+            let codes = limits::REGIONS.map(|(code, _)| code).join(", ");
+            return Err(format!("{:?} is no region; there are {codes}", self.region));
+        }
+        if self.apps.iter().any(String::is_empty) {
+            return Err("an app has no name".to_owned());
+        }
+        if self.tokens.is_empty() {
+            return Err("there is no token".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// What the stand-in refuses, as Fly does. The default are the documented limits.

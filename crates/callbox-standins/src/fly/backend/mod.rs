@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use fake::{Fake, Times};
 pub use program::{Launched, Program, Word};
 pub use spread::Spread;
-pub use vm::{Vm, VmConfig};
+pub use vm::{HostConfig, Network, Vm, VmConfig};
 
 /// One machine, as its backend must know it.
 #[derive(Clone, Debug)]
