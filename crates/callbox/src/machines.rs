@@ -1,5 +1,7 @@
 //! `callbox machines`: a stand-in for a provider's API on this host.
 
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +47,7 @@ enum Command {
 /// guess, and the troubles that can be switched on while it runs: docs/fly-api.md.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 ended by a signal, nothing is left · 1 cannot serve, or something is left · 2 a file cannot be used
+Exit codes: 0 ended by a signal, nothing is left · 1 cannot serve, or something is left · 2 an option cannot be used
 
 Examples:
   callbox machines serve --backend fake
@@ -106,7 +108,7 @@ struct Serving {
     url: String,
     token: String,
     apps: Vec<String>,
-    env: [(&'static str, String); 2],
+    env: BTreeMap<&'static str, String>,
 }
 
 /// Runs what was typed.
@@ -120,7 +122,9 @@ async fn serve(args: ServeArgs) -> Result<(), CliError> {
     // Nothing else than this process reads them, and standard output is for what is printed.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    lines.with_writer(std::io::stderr).init();
+    // Colours are for people at a terminal; a log file is for grep.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    lines.with_writer(std::io::stderr).with_ansi(colours).init();
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let troubles = args.trouble.as_deref().map(read_troubles).transpose()?.unwrap_or_default();
@@ -130,6 +134,7 @@ async fn serve(args: ServeArgs) -> Result<(), CliError> {
     let address = listener.local_addr()?;
     // Held to the end: two of them would destroy each other's machines.
     let mut held = None;
+    let mut host = None;
     let (backend, about): (Arc<dyn Backend>, String) = match args.backend {
         Runs::Fake => {
             let fake = Fake::new(Times::default(), settings.seed, Program::until_signal());
@@ -146,7 +151,9 @@ async fn serve(args: ServeArgs) -> Result<(), CliError> {
             for missing in lacks {
                 tracing::warn!(missing, "something is not enforced around machines");
             }
-            (Arc::new(vm), format!("vm: microVMs of this host ({accelerator})"))
+            let vm = Arc::new(vm);
+            host = Some(Arc::clone(&vm));
+            (vm, format!("vm: microVMs of this host ({accelerator})"))
         }
     };
     let token = settings.tokens[0].token.clone();
@@ -160,11 +167,15 @@ async fn serve(args: ServeArgs) -> Result<(), CliError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    if standin.close(ENDING).await {
-        return Ok(());
+    if !standin.close(ENDING).await {
+        let left = standin.machines().len();
+        let text = format!("{left} machines are left; the next start removes them");
+        return Err(CliError::Serve(text));
     }
-    let left = standin.machines().len();
-    Err(CliError::Serve(format!("{left} machines are left; the next start removes them")))
+    match host {
+        Some(vm) => vm.tidy().await.map_err(CliError::Serve),
+        None => Ok(()),
+    }
 }
 
 fn settings(args: &ServeArgs) -> Result<Settings, CliError> {
@@ -224,7 +235,7 @@ fn announce(
     // The one place where a token is printed: it opens nothing but this.
     let shown = token.authorization();
     let shown = shown.split_once(' ').map_or(shown.as_str(), |(_, token)| token);
-    let env = [("FLY_API_HOST", format!("{url}/v1")), ("FLY_FLAPS_BASE_URL", url.clone())];
+    let env = [("FLY_API_HOST", format!("{url}/v1")), ("FLY_FLAPS_BASE_URL", url.clone())].into();
     let is = "a stand-in for Fly's Machines API on this host: nothing of this is Fly";
     let token = shown.to_owned();
     let serving = Serving { is, backend, url, token, apps: args.apps.clone(), env };

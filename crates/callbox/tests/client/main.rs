@@ -5,5 +5,6 @@
 mod call;
 mod commands;
 mod load;
+mod machines;
 mod operate;
 mod support;

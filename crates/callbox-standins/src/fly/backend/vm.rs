@@ -94,6 +94,14 @@ impl Vm {
         (self.host.accelerator().to_string(), lacks)
     }
 
+    /// Takes away what the host has for all machines together, when there are none any more.
+    ///
+    /// # Errors
+    /// What is left.
+    pub async fn tidy(&self) -> Result<(), String> {
+        self.host.networks().tidy().await.map_err(|error| chain(&error))
+    }
+
     async fn image(&self, reference: &str) -> Option<Image> {
         let (name, digest) = name_and_digest(reference);
         let images = Arc::clone(&self.images);
