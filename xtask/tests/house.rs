@@ -50,6 +50,7 @@ fn the_walls_stand() {
     let expected = [
         ("callbox-core", vec![]),
         ("callbox-protocol", vec![]),
+        ("callbox-fly", vec![]),
         ("callbox-link", vec!["callbox-protocol"]),
         ("callbox-agent", vec!["callbox-protocol"]),
         ("callbox-microvm", vec!["callbox-link", "callbox-protocol"]),

@@ -36,6 +36,7 @@ where
             if let Some(number) = number(&line[..end]) {
                 let answer = [HELLO_OK.as_bytes(), number, b"\n"].concat();
                 carrier.write_all(&answer).await?;
+                carrier.flush().await?;
                 answered = true;
             }
         }

@@ -47,6 +47,14 @@ pub fn machine_name(session: SessionId, incarnation: u32) -> String {
     format!("cb-{}-{incarnation}", session.0.simple())
 }
 
+/// The session and the incarnation of a machine's name; none if it is not one of [`machine_name`].
+pub fn of_machine_name(name: &str) -> Option<(SessionId, u32)> {
+    let (id, incarnation) = name.strip_prefix("cb-")?.rsplit_once('-')?;
+    let found = (SessionId::parse(id)?, incarnation.parse().ok()?);
+    // A number or an id can be written in more ways than one.
+    (machine_name(found.0, found.1) == name).then_some(found)
+}
+
 /// One session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {

@@ -5,9 +5,11 @@
 //! machine can be found again, adopted or destroyed.
 
 mod admission;
+mod arrivals;
 mod budget;
 pub mod contract;
 mod fake;
+pub mod fly;
 pub mod local;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -19,10 +21,12 @@ use callbox_protocol::agent::Prepare;
 use tokio::sync::watch;
 
 pub use admission::{Admission, Claims, Reserve, ReserveLevel};
+pub use arrivals::{Arrivals, Denied};
 pub use budget::{Budget, BudgetConfig, Cost};
 /// One entry of what a machine may reach.
 pub use callbox_microvm::net::Allow;
 pub use fake::{FakeProvider, Script};
+pub use fly::Fly;
 pub use local::Local;
 
 /// Naming a process of this host for good, so that it can be found and ended after a restart.
@@ -47,10 +51,31 @@ pub struct BotMachine {
     pub network: Network,
     /// Whether machines are clones of a template or boot from nothing.
     pub start: StartFrom,
+    /// What matters to clouds.
+    pub cloud: Cloud,
     /// How many machines wait for sessions to come.
     pub reserve: ReserveSize,
     /// How the bot is run; what is absent comes from the image.
     pub run: BotRun,
+}
+
+/// What a cloud must know of a bot's machines, and a host does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cloud {
+    /// Where they may be, the best first, in the cloud's own words; empty leaves it to the cloud.
+    pub regions: Vec<String>,
+    /// Whose their processors are.
+    pub cpu_kind: CpuKind,
+}
+
+/// Whose processors are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CpuKind {
+    /// A share of those of the host, with bursts.
+    #[default]
+    Shared,
+    /// The machine's alone.
+    Dedicated,
 }
 
 /// How many machines a bot's reserve holds.
@@ -381,6 +406,11 @@ pub trait Provider: Send + Sync {
     /// the call is then carried by the dispatcher, and ends with it. Asked of names only: whether
     /// the machine runs does not matter.
     fn media_port(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
+
+    /// Where the agents of its machines are met, if it is they who dial.
+    fn arrivals(&self) -> Option<&Arrivals> {
         None
     }
 

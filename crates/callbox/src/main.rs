@@ -16,6 +16,7 @@ mod conversation;
 mod doctor;
 mod drain;
 mod error;
+mod fly;
 mod follow;
 mod heard;
 mod image;

@@ -10,6 +10,7 @@ use callbox_server::{
     metrics, owner,
     plane::Plane,
     serve::{self, ServeError},
+    store::Deployment,
 };
 use callbox_transports::{SessionTokens, Transport, Websocket};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -21,7 +22,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::{
     error::CliError,
-    open_files,
+    fly, open_files,
     operator::{ConfigArgs, host_config, lock},
 };
 
@@ -64,11 +65,11 @@ pub async fn run(args: Args) -> Result<(), CliError> {
         owner::check(&data_dir, None).await?;
     }
     let store = config.store.open(&data_dir).await.map_err(|e| failed(&e))?;
+    let logs = Logs::open(data_dir.join("logs"), config.max_log_bytes)?;
     let deployment = store.deployment().await.map_err(|e| failed(&e))?;
     owner::take(&data_dir, &deployment.id).await?;
+    let providers = providers(&config, &deployment).await?;
     let tokens = SessionTokens::new(deployment.secret);
-    let logs = Logs::open(data_dir.join("logs"), config.max_log_bytes)?;
-    let providers = providers(&config).await?;
     let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
     let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
     metrics::describe();
@@ -85,10 +86,10 @@ pub async fn run(args: Args) -> Result<(), CliError> {
 /// That every bot names a provider and transports that there are.
 fn check_names(config: &Config) -> Result<(), CliError> {
     for bot in config.bots.values() {
-        if !matches!(bot.provider.as_str(), "local" | "fake") {
+        if !matches!(bot.provider.as_str(), "local" | "fly" | "fake") {
             let (name, provider) = (&bot.name, &bot.provider);
             return Err(CliError::Config(format!(
-                "bots.{name}.provider: {provider:?} is not \"local\" or \"fake\""
+                "bots.{name}.provider: {provider:?} is not \"local\", \"fly\" or \"fake\""
             )));
         }
         if let Some(other) = bot.transports.iter().find(|name| *name != "websocket") {
@@ -115,7 +116,10 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
 }
 
 /// Opens the providers that some bot names.
-async fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>, CliError> {
+async fn providers(
+    config: &Config,
+    deployment: &Deployment,
+) -> Result<Vec<Arc<dyn Provider>>, CliError> {
     let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
     for bot in config.bots.values() {
         let name = bot.provider.as_str();
@@ -139,6 +143,7 @@ async fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>, CliError> 
                 }
                 providers.push(Arc::new(local));
             }
+            "fly" => providers.push(Arc::new(fly::open(config, deployment)?)),
             "fake" => {
                 tracing::warn!("provider \"fake\": nothing really runs");
                 providers.push(Arc::new(FakeProvider::new(Script::default())));

@@ -19,6 +19,7 @@ use callbox_protocol::agent::{
     AgentError, AgentEventKind, Awake, Clock, Frozen, Health, Hosts, Phase, Prepare, Prepared,
     SessionAccepted, SessionData, Stop, Wake, Warning,
 };
+use callbox_protocol::join::Rejoin;
 
 use super::bot;
 use super::hello::{Shared, answer_hellos};
@@ -93,6 +94,10 @@ async fn answer(
         (Method::POST, "hosts") => {
             read::<Hosts>(request).await.map(|_| json(&serde_json::json!({})))
         }
+        (Method::POST, "rejoin") => read::<Rejoin>(request).await.map(|rejoin| {
+            state.note(|seen| seen.rejoin.push(rejoin.token));
+            json(&serde_json::json!({}))
+        }),
         (Method::POST, "session") => session(&state, request).await,
         (Method::POST, "warn") => warn(&state, request).await,
         (Method::POST, "stop") => stop(&state, request).await,

@@ -45,6 +45,7 @@ pub(super) async fn answer_hellos(carrier: &mut Shared) -> io::Result<Option<Byt
             if let Some(number) = number(&line[..end]) {
                 let answer = [HELLO_OK.as_bytes(), number, b"\n"].concat();
                 carrier.write_all(&answer).await?;
+                carrier.flush().await?;
                 answered = true;
             }
         }

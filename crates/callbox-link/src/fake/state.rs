@@ -21,6 +21,8 @@ pub struct Seen {
     pub freezes: u32,
     /// Bodies of `POST /v1/wake`.
     pub wakes: Vec<Wake>,
+    /// Tokens of `POST /v1/rejoin`.
+    pub rejoin: Vec<String>,
     /// Bodies of `POST /v1/clock`.
     pub clocks: Vec<Clock>,
     /// Bodies of `POST /v1/session`.

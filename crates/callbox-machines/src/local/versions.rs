@@ -66,6 +66,7 @@ impl Local {
             disk_mib,
             network,
             start: _,
+            cloud: _,
             reserve: _,
             run,
         } = bot;

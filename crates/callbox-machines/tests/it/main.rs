@@ -19,6 +19,7 @@ fn bot() -> Arc<BotMachine> {
         disk_mib: 64,
         network: Network::None,
         start: StartFrom::Clone,
+        cloud: callbox_machines::Cloud::default(),
         reserve: ReserveSize::NONE,
         run: BotRun {
             contract: Contract::Http { reseed: Reseed::Hook },

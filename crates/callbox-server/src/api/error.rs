@@ -29,6 +29,10 @@ pub enum Error {
     UnknownTransport { name: String, allowed: Vec<String> },
     /// There is no such session.
     UnknownSession,
+    /// No session has this machine.
+    UnknownMachine,
+    /// The machine's session is over, or has another machine.
+    MachineOver,
     /// There is no such path.
     UnknownPath,
     /// The path is there, for another method.
@@ -112,6 +116,12 @@ impl Error {
             ),
             Error::UnknownSession => {
                 (S::NOT_FOUND, "unknown-session", "there is no such session".into(), None)
+            }
+            Error::UnknownMachine => {
+                (S::NOT_FOUND, "unknown-machine", "no session has this machine".into(), None)
+            }
+            Error::MachineOver => {
+                (S::GONE, "machine-over", "nobody needs this machine any more".into(), None)
             }
             Error::UnknownPath => (
                 S::NOT_FOUND,
@@ -242,6 +252,8 @@ impl Error {
             | Error::UnknownBot { .. }
             | Error::UnknownTransport { .. }
             | Error::UnknownSession
+            | Error::UnknownMachine
+            | Error::MachineOver
             | Error::UnknownPath
             | Error::WrongMethod
             | Error::KeyReused

@@ -1,6 +1,7 @@
 //! The HTTP side: extract, convert, call one function, convert back. Routes are listed here.
 //! The only module that knows axum's router and the wire types of `callbox-protocol::api`.
 
+mod arrival;
 mod caller;
 mod carried;
 mod drain;
@@ -104,6 +105,7 @@ pub fn router(app: App) -> Router {
     let cors = cors(&app.plane.config.allowed_origins);
     api.route("/openapi.json", get(|| async move { axum::Json(document) }))
         .route("/ws/{id}", any(carried::websocket))
+        .route("/v1/machines/{machine}/link", get(arrival::link))
         .route("/sessions/{id}/{*path}", any(carried::http))
         .route("/status", get(health::status))
         .route("/healthz", get(health::healthz))

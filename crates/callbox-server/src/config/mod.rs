@@ -5,6 +5,7 @@
 //! is started.
 
 mod contract;
+mod fly;
 mod network;
 mod raw;
 pub mod secret;
@@ -14,7 +15,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use callbox_core::{Limits, ReadyWhen, Restarts};
 use callbox_machines::{
-    BotMachine, BotRun, BudgetConfig, ReserveSize, StartFrom, local::NetConfig,
+    BotMachine, BotRun, BudgetConfig, Cloud, CpuKind, ReserveSize, StartFrom, local::NetConfig,
 };
 use network::{local_network, network};
 use raw::{Raw, RawBot};
@@ -22,6 +23,7 @@ use secret::SecretSource;
 
 use crate::store::Address;
 
+pub use fly::FlySection;
 pub use raw_exports::*;
 pub use sources::{Line, Loaded, load};
 
@@ -117,6 +119,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Machines on this host.
     pub local: LocalSection,
+    /// Machines at Fly.
+    pub fly: FlySection,
     /// The bots by name.
     pub bots: BTreeMap<String, Arc<Bot>>,
 }
@@ -251,6 +255,7 @@ impl Config {
                 budget,
                 network: local_network(&raw.local.network)?,
             },
+            fly: fly::fly(raw.fly)?,
             bots: bots.collect::<Result<_, ConfigError>>()?,
         })
     }
@@ -304,6 +309,13 @@ impl Bot {
             start: match raw.start {
                 raw::RawStart::Clone => StartFrom::Clone,
                 raw::RawStart::Cold => StartFrom::Cold,
+            },
+            cloud: Cloud {
+                regions: raw.regions,
+                cpu_kind: match raw.cpu_kind {
+                    raw::RawCpuKind::Shared => CpuKind::Shared,
+                    raw::RawCpuKind::Dedicated => CpuKind::Dedicated,
+                },
             },
             reserve,
             run: BotRun {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::fly::RawFly;
 use super::secret::{Secret, SecretSource};
 
 #[derive(Debug, Deserialize)]
@@ -20,6 +21,7 @@ pub(super) struct Raw {
     pub history: RawHistory,
     pub cors: RawCors,
     pub local: RawLocal,
+    pub fly: RawFly,
     /// Merged under every bot before the bots are read; here only so that it is a known key.
     #[serde(rename = "bot_defaults")]
     pub _bot_defaults: RawBot,
@@ -160,6 +162,8 @@ pub(super) struct RawBot {
     pub memory_mib: u32,
     pub vcpus: u8,
     pub disk_mib: u32,
+    pub regions: Vec<String>,
+    pub cpu_kind: RawCpuKind,
     pub network: RawNetwork,
     pub allow: Vec<String>,
     pub max_sessions: u32,
@@ -219,6 +223,13 @@ pub(super) struct RawRestarts {
 pub(super) enum RawStart {
     Clone,
     Cold,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawCpuKind {
+    Shared,
+    Dedicated,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

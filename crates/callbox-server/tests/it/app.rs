@@ -85,7 +85,7 @@ pub(crate) struct TestApp {
     pub(crate) plane: Arc<Plane>,
     pub(crate) public: String,
     pub(crate) private: String,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     client: reqwest::Client,
     dir: Option<TempDir>,
     stop: Option<oneshot::Sender<()>>,

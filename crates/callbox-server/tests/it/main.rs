@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod app;
+mod arrivals;
 mod bad_input;
 mod config;
 mod crash_policy;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use callbox_core::{SessionId, machine_name};
+use callbox_core::{SessionId, machine_name, of_machine_name};
 use callbox_link::fake::{BotReady, FakeAgent, Script};
 use callbox_machines::Listed;
 use callbox_protocol::agent::Phase;
@@ -52,12 +52,6 @@ impl Machine {
     }
 }
 
-/// The session and incarnation that a machine's name speaks of.
-pub fn parse_name(name: &str) -> Option<(SessionId, u32)> {
-    let (id, incarnation) = name.strip_prefix("cb-")?.rsplit_once('-')?;
-    Some((SessionId::parse(id)?, incarnation.parse().ok()?))
-}
-
 /// By host, so that two hosts can have two of the same name.
 pub fn key(host: u64, name: &str) -> String {
     format!("{host}/{name}")
@@ -74,7 +68,8 @@ impl World {
         if self.inner().machines.contains_key(&key) {
             return self.note("machine.adopted", || key.clone());
         }
-        let (session, incarnation) = parse_name(name).expect("dispatchers use the core's names");
+        let (session, incarnation) =
+            of_machine_name(name).expect("dispatchers use the core's names");
         if waited_for {
             self.must_be_wanted(session, incarnation);
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use callbox_core::{Fault, MachineFacts};
+use callbox_core::{Fault, MachineFacts, of_machine_name};
 use callbox_link::{Link, fresh_wake};
 use callbox_machines::{
     Admission, BotVersion, Claims, Listed, MachineSpec, Progress, Provider, StartFault, Started,
@@ -11,13 +11,7 @@ use callbox_machines::{
 use callbox_protocol::agent::Phase;
 use tokio::time::{Instant, timeout};
 
-use super::{
-    World,
-    carrier::Line,
-    facts::Cause,
-    front::Life,
-    machines::{key, parse_name},
-};
+use super::{World, carrier::Line, facts::Cause, front::Life, machines::key};
 
 /// The provider's and the transport's name in configurations.
 pub const NAME: &str = "sim";
@@ -145,7 +139,7 @@ impl Provider for SimProvider {
             let fate = world.fate_of_order("ensure");
             if let Fate::Fails(fault) | Fate::Happens(fault) = &fate
                 && fault.kind == callbox_core::FaultKind::Refused
-                && let Some((session, _)) = parse_name(&name)
+                && let Some((session, _)) = of_machine_name(&name)
             {
                 world.inner().facts(session).did(Cause::Refused);
             }

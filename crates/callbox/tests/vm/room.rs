@@ -32,6 +32,7 @@ async fn machines_of_this_host_keep_the_contract_of_all_providers() {
         disk_mib: 64,
         network: Network::None,
         start,
+        cloud: callbox_machines::Cloud::default(),
         reserve: ReserveSize::NONE,
         run: BotRun {
             contract: Contract::Http { reseed: Reseed::Hook },

@@ -54,6 +54,7 @@ fn bot() -> BotMachine {
         disk_mib: 1,
         network: Network::None,
         start: StartFrom::Clone,
+        cloud: callbox_machines::Cloud::default(),
         reserve: ReserveSize::NONE,
         run: BotRun {
             contract: Contract::Http { reseed: Reseed::Hook },

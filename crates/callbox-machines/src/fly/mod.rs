@@ -1,0 +1,195 @@
+//! Machines at Fly (`callbox_fly`): one for each session, made when it starts.
+//!
+//! The agent is the entry point of the bot's image. It finds its dispatcher by a file that the
+//! machine is made with, and dials; from then on it is spoken to like any other.
+
+mod create;
+mod fault;
+mod find;
+mod pace;
+mod request;
+mod start;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use callbox_core::Fault;
+use callbox_fly::{Action, Client, ErrorKind};
+use callbox_link::Link;
+use tokio::time::{Instant, sleep, timeout};
+
+pub use callbox_fly::{BASE_URL, ClientError, Token};
+
+use crate::{
+    Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Progress, Provider,
+    StartFault, Started,
+};
+use fault::fault;
+use find::Known;
+use pace::Pace;
+use start::{Stages, has_ended};
+
+/// How long one call to Fly may take.
+const CALL: Duration = Duration::from_secs(30);
+/// What a bot gets between SIGTERM and SIGKILL when Fly stops its machine by itself.
+const GRACE: Duration = Duration::from_secs(5);
+/// What Fly gives the whole machine then.
+const STOP: Duration = Duration::from_secs(10);
+/// An agent that is there dials within so long.
+const DIALS: Duration = Duration::from_secs(1);
+
+/// What the provider must know.
+#[derive(Clone, Debug)]
+pub struct FlyConfig {
+    /// The apps that machines are made in. More of them can make more machines a second.
+    pub apps: Vec<String>,
+    /// Machines that there may be at once, in all of them.
+    pub max_machines: usize,
+    /// The dispatcher's address, as machines see it.
+    pub public_url: String,
+    /// PEM certificates that machines trust beside the public ones.
+    pub authorities: Option<String>,
+    /// The deployment's id.
+    pub deployment: String,
+    /// How long a machine lives without a dispatcher.
+    pub orphan_after: Duration,
+}
+
+/// The provider `fly`.
+#[derive(Debug)]
+pub struct Fly {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    config: FlyConfig,
+    arrivals: Arrivals,
+    pace: Pace,
+    known: Mutex<BTreeMap<String, Known>>,
+    /// Regions that had no room, and when.
+    full: Mutex<HashMap<String, Instant>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Fly {
+    /// Asks nothing of anybody; `secret` is one that all replicas share.
+    ///
+    /// # Panics
+    /// Without an app.
+    pub fn new(client: Client, config: FlyConfig, secret: &[u8]) -> Fly {
+        assert!(!config.apps.is_empty(), "machines are made in an app");
+        Fly {
+            inner: Arc::new(Inner {
+                client,
+                config,
+                arrivals: Arrivals::new(secret),
+                pace: Pace::default(),
+                known: Mutex::default(),
+                full: Mutex::default(),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Fly {
+    fn name(&self) -> &'static str {
+        "fly"
+    }
+
+    /// The digest, where the image is named by it.
+    async fn version(&self, bot: &BotMachine) -> Result<Option<String>, Fault> {
+        Ok(bot.image.split_once('@').map(|(_, digest)| digest.to_owned()))
+    }
+
+    /// Nothing can be done ahead; but what Fly will refuse is better known now.
+    async fn prepare(&self, bot: &BotVersion, _: &dyn Progress) -> Result<(), StartFault> {
+        request::guest(&bot.bot)?;
+        for app in &self.inner.config.apps {
+            self.inner.pace.turn(Action::GetApp, app).await;
+            self.inner.client.app(app, CALL).await.map_err(|error| fault(&error))?;
+        }
+        Ok(())
+    }
+
+    fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
+        let most = self.inner.config.max_machines;
+        if claimed.count() < most {
+            return Ok(Admission::Granted);
+        }
+        Ok(Admission::Full {
+            detail: format!(
+                "there are as many machines at Fly as may be (fly.max_machines, {most})"
+            ),
+        })
+    }
+
+    async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
+        let stages = Stages::default();
+        let since = Instant::now();
+        let place = self.inner.made(spec).await?;
+        stages.add("create", since);
+        self.inner.started(spec, &place, stages).await
+    }
+
+    async fn connect(&self, name: &str) -> Result<Link, Fault> {
+        let inner = &self.inner;
+        // Mostly it is there, or about to be: then Fly need not be asked.
+        if let Ok(link) = timeout(DIALS, inner.arrivals.link(name)).await {
+            return Ok(link);
+        }
+        let gone = || Fault::not_found(format!("there is no machine {name} at Fly"));
+        let place = inner.find(name).await?.ok_or_else(gone)?;
+        match inner.look_at(&place).await {
+            Ok(machine) if has_ended(&machine) => return Err(gone()),
+            Ok(_) => {}
+            Err(error) => return Err(fault(&error)),
+        }
+        tokio::select! {
+            link = inner.arrivals.link(name) => Ok(link),
+            why = inner.end_of(&place) => Err(Fault::not_found(why)),
+        }
+    }
+
+    fn arrivals(&self) -> Option<&Arrivals> {
+        Some(&self.inner.arrivals)
+    }
+
+    async fn destroy(&self, name: &str) -> Result<(), Fault> {
+        let inner = &self.inner;
+        inner.arrivals.forget(name);
+        while let Some(place) = inner.find(name).await? {
+            inner.pace.turn(Action::Destroy, &place.id).await;
+            match inner.client.destroy(&place.app, &place.id, true, CALL).await {
+                Ok(()) => break,
+                Err(error) if error.is_not_found() => break,
+                Err(error) => match &error.kind {
+                    ErrorKind::RateLimited { retry_after } => {
+                        let pause = retry_after.unwrap_or(Duration::from_secs(1));
+                        inner.pace.too_often(Action::Destroy, &place.id, pause).await;
+                    }
+                    ErrorKind::LeaseHeld | ErrorKind::ConcurrentUpdate => {
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                    _ => return Err(fault(&error)),
+                },
+            }
+        }
+        inner.known.lock().expect("no panic while held").remove(name);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
+        self.inner.list().await
+    }
+}

@@ -1,0 +1,126 @@
+//! What Fly is asked for.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use callbox_core::{Fault, of_machine_name};
+use callbox_fly::{
+    limits::{SHAPES, Shape},
+    wire::{
+        CpuKind as FlyCpuKind, CreateMachine, File, GoDuration, Guest, MachineConfig, Restart,
+        RestartPolicy, StopConfig,
+    },
+};
+use callbox_protocol::join::{JOIN_FILE, Join};
+
+use super::{FlyConfig, GRACE, STOP};
+use crate::{BotMachine, CpuKind, MachineSpec};
+
+/// Whose a machine is: the deployment's id.
+pub(super) const DEPLOYMENT: &str = "callbox_deployment";
+/// The machine's name once more, as lists can be filtered by metadata only.
+pub(super) const MACHINE: &str = "callbox_machine";
+/// For people who look at the list.
+const SESSION: &str = "callbox_session";
+const INCARNATION: &str = "callbox_incarnation";
+const BOT: &str = "callbox_bot";
+
+/// A machine for this session, in the first of these regions that has room.
+///
+/// What is in here can be read by whoever may read the app: no session's data, and a token that
+/// opens one connection once.
+pub(super) fn create(
+    spec: &MachineSpec,
+    config: &FlyConfig,
+    regions: &[String],
+    token: String,
+) -> Result<CreateMachine, Fault> {
+    let join = Join {
+        url: config.public_url.clone(),
+        machine: spec.name.clone(),
+        token,
+        orphan_ms: millis(config.orphan_after),
+        stop_grace_ms: millis(GRACE),
+        authorities: config.authorities.clone(),
+    };
+    let join = serde_json::to_vec(&join).map_err(Fault::refused)?;
+    Ok(CreateMachine {
+        name: Some(spec.name.clone()),
+        region: (!regions.is_empty()).then(|| regions.join(",")),
+        config: MachineConfig {
+            image: Some(spec.bot.image.clone()),
+            guest: Some(guest(&spec.bot)?),
+            auto_destroy: Some(true),
+            restart: Some(Restart { policy: Some(RestartPolicy::No), max_retries: None }),
+            metadata: metadata(spec, config),
+            // Fly's own is SIGINT and five seconds.
+            stop_config: Some(StopConfig {
+                signal: Some("SIGTERM".into()),
+                timeout: Some(GoDuration(STOP)),
+            }),
+            files: vec![File {
+                guest_path: JOIN_FILE.into(),
+                raw_value: Some(STANDARD.encode(join)),
+                mode: Some(0o400),
+                ..File::default()
+            }],
+            ..MachineConfig::default()
+        },
+        skip_service_registration: Some(true),
+        ..CreateMachine::default()
+    })
+}
+
+fn metadata(spec: &MachineSpec, config: &FlyConfig) -> BTreeMap<String, String> {
+    let session = of_machine_name(&spec.name).map(|(session, _)| session.to_string());
+    let all = [
+        (DEPLOYMENT, Some(config.deployment.clone())),
+        (MACHINE, Some(spec.name.clone())),
+        (SESSION, session),
+        (INCARNATION, Some(spec.incarnation.to_string())),
+        (BOT, Some(spec.bot.bot.clone())),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}
+
+/// The smallest shape of Fly's that has what the bot wants.
+///
+/// # Errors
+/// A refusal that names what there is.
+pub(super) fn guest(bot: &BotMachine) -> Result<Guest, Fault> {
+    let (kind, cpu_kind) = match bot.cloud.cpu_kind {
+        CpuKind::Shared => ("shared", FlyCpuKind::Shared),
+        CpuKind::Dedicated => ("performance", FlyCpuKind::Performance),
+    };
+    let shape = SHAPES.iter().find(|shape| shape.cpu_kind == kind);
+    let Shape { cpus, min_memory_mb, max_memory_mb, step_mb, .. } =
+        *shape.ok_or_else(|| Fault::refused(format!("Fly has no {kind} processors")))?;
+    let wanted = u32::from(bot.vcpus);
+    let Some(count) = cpus.iter().copied().find(|count| *count >= wanted) else {
+        let most = cpus.last().copied().unwrap_or_default();
+        return Err(Fault::refused(format!(
+            "bots.{}.vcpus: {wanted} are more than the {most} {kind} ones that Fly has",
+            bot.bot
+        )));
+    };
+    let memory = bot.memory_mib.next_multiple_of(step_mb).max(min_memory_mb * count);
+    if memory > max_memory_mb * count {
+        return Err(Fault::refused(format!(
+            "bots.{}.memory_mib: {} are more than the {} that Fly gives to {count} {kind} \
+             processors; ask for more vcpus, or cpu_kind = \"dedicated\"",
+            bot.bot,
+            bot.memory_mib,
+            max_memory_mb * count
+        )));
+    }
+    Ok(Guest {
+        cpu_kind: Some(cpu_kind),
+        cpus: Some(count),
+        memory_mb: Some(memory),
+        ..Guest::default()
+    })
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
