@@ -137,7 +137,10 @@ async fn a_directory_whose_dispatcher_runs_is_swept_by_it() {
 #[tokio::test]
 async fn what_a_bot_names_and_is_not_there_is_refused_before_anything_is_begun() {
     for (bot, says) in [
-        ("provider = \"mars\"", "bots.parrot.provider: \"mars\" is not \"local\", \"fly\" or \"fake\""),
+        (
+            "provider = \"mars\"",
+            "bots.parrot.provider: \"mars\" is not \"local\", \"fly\" or \"fake\"",
+        ),
         ("transports = [\"pigeon\"]", "bots.parrot.transports: \"pigeon\" is not \"websocket\""),
         ("ready_when = \"room\"", "bots.parrot.ready_when: \"room\" needs transports that see"),
     ] {
