@@ -42,6 +42,10 @@ const STOP: Duration = Duration::from_secs(10);
 /// An agent that is there dials within so long.
 const DIALS: Duration = Duration::from_secs(1);
 
+/// What there is not around machines at Fly (fly.md section 7).
+const WALLS: &str = "network: machines at Fly reach the internet, and everything in the private \
+                     network of their app";
+
 /// What the provider must know.
 #[derive(Clone, Debug)]
 pub struct FlyConfig {
@@ -114,12 +118,16 @@ impl Provider for Fly {
 
     /// Nothing can be done ahead; but what Fly will refuse is better known now.
     async fn prepare(&self, bot: &BotVersion, _: &dyn Progress) -> Result<(), StartFault> {
-        request::guest(&bot.bot)?;
+        request::check(&bot.bot)?;
         for app in &self.inner.config.apps {
             self.inner.pace.turn(Action::GetApp, app).await;
             self.inner.client.app(app, CALL).await.map_err(|error| fault(&error))?;
         }
         Ok(())
+    }
+
+    fn not_enforced(&self) -> Vec<String> {
+        vec![WALLS.into()]
     }
 
     fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {

@@ -14,7 +14,7 @@ use callbox_fly::{
 use callbox_protocol::join::{JOIN_FILE, Join};
 
 use super::{FlyConfig, GRACE, STOP};
-use crate::{BotMachine, CpuKind, MachineSpec};
+use crate::{BotMachine, CpuKind, MachineSpec, Network};
 
 /// Whose a machine is: the deployment's id.
 pub(super) const DEPLOYMENT: &str = "callbox_deployment";
@@ -83,10 +83,42 @@ fn metadata(spec: &MachineSpec, config: &FlyConfig) -> BTreeMap<String, String> 
     all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
-/// The smallest shape of Fly's that has what the bot wants.
+/// Whether Fly has what this bot wants.
 ///
 /// # Errors
 /// A refusal that names what there is.
+pub(super) fn check(bot: &BotMachine) -> Result<(), Fault> {
+    // Field by field: a new one is not ignored by accident.
+    let BotMachine {
+        bot: name,
+        image,
+        memory_mib: _,
+        vcpus: _,
+        // A root file system at Fly has 8 GB.
+        disk_mib: _,
+        network,
+        // There is nothing to clone from.
+        start: _,
+        cloud: _,
+        reserve,
+        run: _,
+    } = bot;
+    guest(bot)?;
+    if image.is_empty() {
+        return Err(Fault::refused(format!("bots.{name}.image: name an image that Fly can pull")));
+    }
+    if matches!(network, Network::Internet { allow } if !allow.is_empty()) {
+        return Err(Fault::refused(format!(
+            "bots.{name}.allow: Fly has no walls that keep a machine to a list"
+        )));
+    }
+    if reserve.max > 0 {
+        return Err(Fault::refused(format!("bots.{name}.reserve: there are none at Fly yet")));
+    }
+    Ok(())
+}
+
+/// The smallest shape of Fly's that has what the bot wants.
 pub(super) fn guest(bot: &BotMachine) -> Result<Guest, Fault> {
     let (kind, cpu_kind) = match bot.cloud.cpu_kind {
         CpuKind::Shared => ("shared", FlyCpuKind::Shared),

@@ -11,7 +11,7 @@ use callbox_link::{Link, LinkError, fresh_wake};
 use callbox_protocol::agent::Phase;
 use tokio::time::{Instant, sleep};
 
-use super::{CALL, Inner, fault::fault, find::Place};
+use super::{CALL, Inner, WALLS, fault::fault, find::Place};
 use crate::{ImageRun, MachineSpec, StartFault, Started};
 
 /// Between two looks at a machine whose agent has not come.
@@ -60,7 +60,7 @@ impl Inner {
             accelerator: "fly".into(),
             start: "cold".into(),
             stages: stages.0.into_inner().expect("no panic while held"),
-            not_enforced: Vec::new(),
+            not_enforced: vec![WALLS.into()],
         };
         Ok(Started { link, facts })
     }
