@@ -49,5 +49,5 @@ pub fn check() -> anyhow::Result<()> {
     let test = ["test", "--locked", "-p", "callbox-sim", "--features", "planted"];
     step("the simulation repeats itself", &mut cargo(&test))?;
     step("simulation, healthy", simulation(false)?.args(["--seeds", "300"]))?;
-    step("simulation, planted faults", simulation(false)?.args(["--planted", "--seeds", "400"]))
+    step("simulation, planted faults", simulation(false)?.args(["--planted", "--seeds", "600"]))
 }

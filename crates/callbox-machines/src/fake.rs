@@ -59,6 +59,10 @@ pub struct Script {
     pub on_this_host: bool,
     /// What `ensure` says that it calls a machine, as soon as it has made it: this and its name.
     pub calls_machines: Option<String>,
+    /// `connect` fails like this.
+    pub connect_fails: Option<Fault>,
+    /// `connect` is never answered.
+    pub connect_silent: bool,
     /// `list` fails like this.
     pub list_fails: Option<Fault>,
     /// `list` says this, whatever there is.
@@ -381,7 +385,14 @@ impl Provider for FakeProvider {
     }
 
     async fn connect(&self, name: &str) -> Result<Link, Fault> {
+        let Script { connect_fails, connect_silent, .. } = self.script().clone();
+        if let Some(fault) = connect_fails {
+            return Err(fault);
+        }
         let agent = self.agent(name).ok_or_else(|| Fault::not_found("no such fake machine"))?;
+        if connect_silent {
+            return std::future::pending().await;
+        }
         Link::open(agent.carrier()).await.map_err(Fault::unavailable)
     }
 

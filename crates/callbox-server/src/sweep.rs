@@ -8,6 +8,9 @@
 //! be stale (`limits.sweep_grace_s`). What a living session claims is its driver's business: a
 //! room that it still has to close, a machine that it has to destroy. A session whose row cannot
 //! be read claims everything that has its name.
+//!
+//! What a sweep had to leave (no list came, something was too young or did not go) it looks at
+//! again within seconds: a whole interval more would be what a machine costs that nobody wants.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +25,10 @@ use crate::{
 };
 
 /// How often, beside once at the start.
-const EVERY: Duration = Duration::from_secs(60);
+pub const EVERY: Duration = Duration::from_secs(60);
+/// After a sweep that left something to be done: no list came, something was too young or was not
+/// removed. Doubles up to [`EVERY`] as long as the next ones do no better.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Who has the processes that carry calls.
 const HOST: &str = "host";
 
@@ -84,12 +90,35 @@ pub async fn run(plane: Arc<Plane>) {
     if crate::planted::is("no-sweeper") {
         return std::future::pending().await;
     }
+    let mut again = AGAIN;
     loop {
-        if let Err(error) = once(&plane).await {
-            tracing::warn!(error = %Chain(&error), "cannot sweep, trying again later");
-        }
-        let _ = tokio::time::timeout(EVERY, plane.sweep_wanted()).await;
+        let whole = match sweep(&plane).await {
+            Ok(Swept { whole, .. }) => whole,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot sweep, trying again later");
+                false
+            }
+        };
+        let pause = if whole { EVERY } else { again };
+        again = if whole { AGAIN } else { (again * 2).min(EVERY) };
+        let _ = tokio::time::timeout(pause, plane.sweep_wanted()).await;
     }
+}
+
+/// What came of a sweep.
+struct Swept {
+    removed: usize,
+    /// Everybody said what he has, and nothing of ours is left that no living session claims.
+    whole: bool,
+}
+
+async fn sweep(plane: &Plane) -> Result<Swept, StoreError> {
+    let survey = look(plane).await?;
+    let done = remove(plane, &survey).await;
+    let removed = done.iter().filter(|(_, failure)| failure.is_none()).count();
+    let young = survey.found.iter().any(|found| found.fate == Fate::Young);
+    let whole = survey.not_listed.is_empty() && !young && removed == done.len();
+    Ok(Swept { removed, whole })
 }
 
 /// Removes what is to be removed; tells how much.
@@ -97,8 +126,7 @@ pub async fn run(plane: Arc<Plane>) {
 /// # Errors
 /// When the store does not answer. A provider that does not is reported and passed over.
 pub async fn once(plane: &Plane) -> Result<usize, StoreError> {
-    let survey = look(plane).await?;
-    Ok(remove(plane, &survey).await.into_iter().filter(|(_, failure)| failure.is_none()).count())
+    Ok(sweep(plane).await?.removed)
 }
 
 /// Something on a list.

@@ -3,26 +3,35 @@
 use std::{sync::Mutex, time::Duration};
 
 use callbox_core::{Session, SessionId, State};
+use callbox_server::{replica, sweep};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     clients::{Answers, Marker},
     dispatcher::LONGEST,
-    world::{World, machines::DEAD_MAN},
+    world::{
+        World,
+        machines::{self, DEAD_MAN},
+    },
 };
 
-/// In a healthy world, a machine or a room that nobody owns is gone after so long: the sweep comes
-/// every minute, and may be told that the provider is busy, or be lied to.
-pub const UNOWNED: Duration = Duration::from_secs(150);
+/// In a healthy world, a machine or a room that nobody owns is gone after so long. The sweep may
+/// have come just before, or pause so long because its provider was away until now: a whole
+/// interval. What it cannot list, take or end then, it looks at again after 2, 4, 8 and 16 s, or
+/// after another interval where it paused so long before: 60 s at most, and the calls that it makes
+/// are slow. Last, a provider may say that a machine is gone and end it half a minute later.
+const UNOWNED: Duration =
+    Duration::from_secs(2 * sweep::EVERY.as_secs() + machines::DONE_LATER.1 / 1000);
 /// In a healthy world, a deadline is acted on within so long: a dispatcher that died is noticed in
 /// ten seconds, clocks are some seconds wrong, and the store may have to be asked more than once.
 pub const OVERDUE: Duration = Duration::from_secs(25);
-/// A host that is gone is given up after so long: dispatchers take a minute more than machines.
-const LOST: Duration = Duration::from_secs(DEAD_MAN.as_secs() + 60);
+/// A host of which the store hears nothing is given up after so long, and not before
+/// (`callbox_server::replica::lost_after`): its machines ended themselves before that.
+pub const LOST: Duration = Duration::from_secs(DEAD_MAN.as_secs() + replica::SETTLED.as_secs());
 /// A machine that no dispatcher speaks to is gone after so long: it looks every few seconds.
 const ALONE: Duration = Duration::from_secs(DEAD_MAN.as_secs() + 10);
 /// After the storm, all must be over within so long.
-pub const SETTLED: Duration = Duration::from_secs(LONGEST.as_secs() + 2 * UNOWNED.as_secs());
+pub const SETTLED: Duration = Duration::from_secs(LONGEST.as_secs() + UNOWNED.as_secs());
 
 /// Whether the world wants this machine of the session.
 fn owns(row: &Session, incarnation: u32) -> bool {

@@ -18,7 +18,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     dice::Dice,
-    world::{World, database::SimStore, front::Life, provider::SimProvider, rooms::SimTransport},
+    world::{
+        World, database::SimStore, front::Life, machines::DEAD_MAN, provider::SimProvider,
+        rooms::SimTransport,
+    },
 };
 
 /// Where a dispatcher is asked.
@@ -93,6 +96,7 @@ impl Keeper {
         let file = dir.join("callbox.toml");
         std::fs::write(&file, CONFIG)?;
         let config = config::load(Some(&file))?.config;
+        anyhow::ensure!(config.orphan_after == DEAD_MAN, "machines live alone as long as is said");
         let most = i64::try_from(world.weather.skew.as_micros())?;
         let skew = (most as f64 * (2.0 * dice.part() - 1.0)) as i64;
         let drift = if dice.happens(0.3) { 0.006 * (dice.part() - 0.5) } else { 0.0 };
@@ -176,6 +180,10 @@ impl Keeper {
             Some(Err(_)) => return life.die("dispatcher.cannot-begin"),
             None => return,
         };
+        if !life.alive() {
+            // It died when all was said and done.
+            return;
+        }
         let app = App { plane: Arc::clone(&plane), loopback: true, prometheus: None };
         let door = Door { host: self.host, plane: Arc::clone(&plane), router: api::router(app) };
         self.world.inner().doors[self.replica] = Some(door);

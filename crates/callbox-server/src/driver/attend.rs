@@ -23,10 +23,13 @@ use super::{
 };
 use crate::{config::Bot, logs::Log, outside};
 
-/// How long a running machine may be silent when it is asked something small.
+/// How long an answer to something small is waited for: a provider's, or a running machine's.
 const ANSWER: Duration = Duration::from_secs(20);
 /// How often the connection to a machine is made anew before the machine counts as lost.
 const RECONNECTS: u32 = 3;
+/// A machine that no dispatcher speaks to has ended itself so long after its time at the latest:
+/// its bot gets a moment.
+const ENDS_ITSELF: Duration = Duration::from_secs(10);
 
 /// How long a machine outlives its session's last deadline before it ends itself.
 const OVERDUE: Duration = Duration::from_secs(600);
@@ -53,6 +56,10 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         }
     };
     let mut heard = Heard { incarnation, event: 0, log: written_before(duties, session) };
+    // A machine that no dispatcher spoke to for so long is gone, whatever its provider says.
+    let alone = duties.plane.config.orphan_after + ENDS_ITSELF;
+    // Of all attempts together; whatever comes after the machine was heard has all its time.
+    let mut end_of_patience = Instant::now() + alone;
     let mut lost_because = String::from("the connection to its agent ended");
     for attempt in 0..=RECONNECTS {
         if attempt > 0 {
@@ -62,12 +69,9 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         let link = duties.link.borrow().clone();
         let link = match link {
             Some(link) if attempt == 0 => link,
-            _ => match connect(&*provider, &name, bot.silent_after).await {
+            _ => match connect(&*provider, &name, end_of_patience).await {
                 Ok(link) => link,
-                Err(because) => {
-                    lost_because = because;
-                    continue;
-                }
+                Err(because) => return lost(because),
             },
         };
         duties.link.send_replace(Some(link.clone()));
@@ -96,15 +100,15 @@ pub(super) async fn attend(duties: &Duties, session: &Session) -> EventKind {
         if let Some(end) = end {
             return end;
         }
+        end_of_patience = Instant::now() + alone;
     }
     duties.link.send_replace(None);
     lost(lost_because)
 }
 
-/// A new way to the machine, or why there is none. A provider that cannot say is asked again for as
-/// long as a machine may be silent: its trouble must cut no call.
-async fn connect(provider: &dyn Provider, name: &str, limit: Duration) -> Result<Link, String> {
-    let end = Instant::now() + limit;
+/// A new way to the machine, or why there is none. A provider that cannot say, or says nothing,
+/// tells nothing of the machine, whose call may go on: it is asked again until `end`.
+async fn connect(provider: &dyn Provider, name: &str, end: Instant) -> Result<Link, String> {
     let mut pause = FIRST_PAUSE;
     loop {
         let answer = outside::call("machine.connect", provider.connect(name));
@@ -114,9 +118,9 @@ async fn connect(provider: &dyn Provider, name: &str, limit: Duration) -> Result
                 return Err(detail);
             }
             Ok(Err(Fault { kind: FaultKind::Unavailable | FaultKind::Unknown, detail })) => detail,
-            Err(_) => return Err("its agent does not answer".into()),
+            Err(_) => "there is no answer".into(),
         };
-        if Instant::now() + pause >= end {
+        if Instant::now() >= end {
             return Err(because);
         }
         tracing::warn!(because, "cannot connect to the machine, trying again");

@@ -58,7 +58,7 @@ pub const SILENCE: Duration = Duration::from_secs(6);
 const HOLD: Duration = Duration::from_secs(5);
 /// What is added to the time that machines live without a dispatcher: for those that are slow to
 /// end, and for a restart in the last moment.
-const SETTLED: Duration = Duration::from_secs(60);
+pub const SETTLED: Duration = Duration::from_secs(60);
 
 /// A host whose replica was silent for so long is given up, with the machines that only it could
 /// reach. They ended themselves before that, as no dispatcher spoke to them.

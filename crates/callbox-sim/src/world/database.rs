@@ -14,7 +14,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{World, front::Life};
+use super::{World, facts::Cause, front::Life};
+use crate::audit::LOST;
 
 /// See the module's documentation.
 pub struct SimStore {
@@ -63,6 +64,21 @@ impl SimStore {
     fn parts(&self) -> (Arc<World>, Memory, String) {
         let world = &self.life.world;
         (Arc::clone(world), world.store.clone(), self.life.name.clone())
+    }
+}
+
+impl World {
+    fn hears_of(&self, replica: &str) {
+        self.inner().heard_of.insert(replica.to_owned(), Instant::now());
+    }
+
+    /// Somebody who does not reach the session's machine took the session over: its machine may be
+    /// given up, if the store has not heard of its host for long enough at that moment.
+    fn place_is_given_up(&self, id: SessionId, place: &str) {
+        let mut inner = self.inner();
+        if inner.heard_of.get(place).is_none_or(|heard| heard.elapsed() >= LOST) {
+            inner.facts(id).did(Cause::HostLost);
+        }
     }
 }
 
@@ -119,8 +135,12 @@ impl Store for SimStore {
     }
 
     async fn beat(&self, replica: &Replica) -> Result<(), StoreError> {
-        let ((_, store, _), replica) = (self.parts(), replica.clone());
-        self.ask("beat", async move { store.beat(&replica).await }).await
+        let ((world, store, _), replica) = (self.parts(), replica.clone());
+        let work = async move {
+            world.hears_of(&replica.id);
+            store.beat(&replica).await
+        };
+        self.ask("beat", work).await
     }
 
     async fn replicas(&self, within: Duration) -> Result<Vec<Replica>, StoreError> {
@@ -140,6 +160,10 @@ impl Store for SimStore {
             let taken = store.take_over(&replica, silence, lost, limit).await?;
             for row in &taken {
                 world.note("taken-over", || format!("{who} {}", row.session.id));
+                let place = &row.session.place;
+                if !place.is_empty() && *place != replica.place {
+                    world.place_is_given_up(row.session.id, place);
+                }
             }
             Ok(taken)
         };
@@ -152,8 +176,12 @@ impl Store for SimStore {
     }
 
     async fn retire(&self, replica: &str) -> Result<(), StoreError> {
-        let ((_, store, _), replica) = (self.parts(), replica.to_owned());
-        self.ask("retire", async move { store.retire(&replica).await }).await
+        let ((world, store, _), replica) = (self.parts(), replica.to_owned());
+        let work = async move {
+            world.hears_of(&replica);
+            store.retire(&replica).await
+        };
+        self.ask("retire", work).await
     }
 
     fn changes(&self) -> broadcast::Receiver<SessionId> {

@@ -28,7 +28,8 @@ pub enum Cause {
     RoomRefused,
     /// The dispatcher that drove it was told to end its sessions.
     ShutDown,
-    /// Its host's dispatcher was away for longer than a machine lives alone.
+    /// It was taken over by another host's dispatcher, when the store had not heard of its own
+    /// for longer than a machine lives alone.
     HostLost,
 }
 

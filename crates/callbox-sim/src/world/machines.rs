@@ -15,7 +15,7 @@ pub const DEAD_MAN: Duration = Duration::from_secs(120);
 /// A machine of another deployment, which is none of our business.
 const STRANGER: &str = "cb-00000000000000000000000000000001-1";
 /// A provider that says that a machine is gone has ended it so long after at the latest.
-const DONE_LATER: (u64, u64) = (1_000, 30_000);
+pub const DONE_LATER: (u64, u64) = (1_000, 30_000);
 
 /// One machine.
 pub struct Machine {

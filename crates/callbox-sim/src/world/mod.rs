@@ -72,6 +72,8 @@ pub struct Inner {
     pub facts: BTreeMap<SessionId, Facts>,
     /// Where each replica can be asked, while it serves.
     pub doors: Vec<Option<Door>>,
+    /// When the store last heard of each replica.
+    pub heard_of: BTreeMap<String, Instant>,
     /// Since when nothing that matters to everybody has been wrong.
     pub healthy_since: Instant,
     /// The store answers nobody until then.
@@ -101,6 +103,7 @@ impl World {
             rows: BTreeMap::new(),
             facts: BTreeMap::new(),
             doors,
+            heard_of: BTreeMap::new(),
             healthy_since: now,
             store_away_until: now,
             provider_away_until: now,
