@@ -53,6 +53,7 @@ fn the_walls_stand() {
         ("callbox-fly", vec![]),
         ("callbox-link", vec!["callbox-protocol"]),
         ("callbox-agent", vec!["callbox-protocol"]),
+        ("callbox-standins", vec!["callbox-fly", "callbox-microvm", "callbox-protocol"]),
         ("callbox-microvm", vec!["callbox-link", "callbox-protocol"]),
         ("callbox-transports", vec!["callbox-core"]),
         (
