@@ -61,7 +61,13 @@ fn the_walls_stand() {
         ("callbox-transports", vec!["callbox-core"]),
         (
             "callbox-machines",
-            vec!["callbox-core", "callbox-link", "callbox-microvm", "callbox-protocol"],
+            vec![
+                "callbox-core",
+                "callbox-fly",
+                "callbox-link",
+                "callbox-microvm",
+                "callbox-protocol",
+            ],
         ),
         (
             "callbox-server",

@@ -29,6 +29,7 @@ mod media;
 mod open_files;
 mod operator;
 mod output;
+mod patience;
 mod pcm;
 mod progress;
 mod ps;
