@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callbox_fly::Token;
-use callbox_standins::fly::backend::{Backend, Fake, Network, Program, Times, Vm, VmConfig};
+use callbox_standins::fly::backend::{Backend, Fake, Network, Program, Times, Vm, VmConfig, Way};
 use callbox_standins::fly::trouble::Rule;
 use callbox_standins::fly::{Limits, Settings, StandIn};
 use clap::{Subcommand, ValueEnum};
@@ -51,7 +51,7 @@ Exit codes: 0 ended by a signal, nothing is left · 1 cannot serve, or something
 
 Examples:
   callbox machines serve --backend fake
-  callbox machines serve --app bots --app more --trouble trouble.json")]
+  callbox machines serve --app bots --reach 7860 --trouble trouble.json")]
 struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -79,6 +79,10 @@ struct ServeArgs {
     /// What machines of the backend `vm` reach
     #[arg(long, value_enum, default_value_t = Reach::Internet)]
     network: Reach,
+    /// A port of this host that machines of `vm` reach at their own 127.0.0.1, such as a
+    /// dispatcher's; PORT=ADDRESS leads elsewhere
+    #[arg(long = "reach", value_name = "PORT")]
+    ways: Vec<Way>,
     /// Print what there is as one line of JSON
     #[arg(long)]
     json: bool,
@@ -211,7 +215,7 @@ async fn open_vm(args: &ServeArgs, held: &mut Option<operator::Held>) -> Result<
         Reach::None => Network::None,
     };
     tracing::info!("opening this host for machines");
-    let config = VmConfig { host, images: config.data_dir.clone(), network };
+    let config = VmConfig { host, images: config.data_dir, network, ways: args.ways.clone() };
     Vm::open(config).await.map_err(CliError::Host)
 }
 

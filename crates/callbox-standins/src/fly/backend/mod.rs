@@ -5,6 +5,7 @@ mod fake;
 mod program;
 mod spread;
 mod vm;
+mod way;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub use fake::{Fake, Times};
 pub use program::{Launched, Program, Word};
 pub use spread::Spread;
 pub use vm::{HostConfig, Network, Vm, VmConfig};
+pub use way::Way;
 
 /// One machine, as its backend must know it.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 //! What it is not: signals other than those that end a program are not delivered, and every one
 //! that ends it is a SIGTERM; files are written by a shell of the image's, as root; nothing is
 //! suspended, because a snapshot of a running machine is a template's alone; machines reach the
-//! internet or nothing ([`VmConfig::network`]).
+//! internet or nothing ([`VmConfig::network`]), and of this host, single ports ([`Way`]).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -24,9 +24,10 @@ pub use callbox_microvm::{HostConfig, Network};
 use callbox_protocol::agent::{AgentEventKind, CommandReady, Contract, Prepare, SessionData};
 use futures::StreamExt;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use super::argv;
+use super::way::{Way, lead};
 use super::{Backend, Boot, Exit, Spec};
 
 /// Signals that end a program which does not expect them, and mean a stop.
@@ -43,9 +44,10 @@ pub struct VmConfig {
     pub host: HostConfig,
     /// The data directory in which the images lie.
     pub images: PathBuf,
-    /// What machines reach. The address of this host is in neither: a way to one `host:port` of
-    /// it is not there yet (`docs/fly-api.md`), and this is where it will be said.
+    /// What machines reach. This host is never in it.
     pub network: Network,
+    /// What they reach all the same, by their own loopback.
+    pub ways: Vec<Way>,
 }
 
 /// MicroVMs of this host.
@@ -54,6 +56,7 @@ pub struct Vm {
     host: Host,
     images: Arc<ImageStore>,
     network: Network,
+    ways: Vec<Way>,
     runs: Mutex<HashMap<String, Run>>,
 }
 
@@ -62,13 +65,8 @@ struct Run {
     link: Link,
     ended: watch::Receiver<Option<Exit>>,
     end: Arc<watch::Sender<Option<Exit>>>,
-    task: AbortHandle,
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    /// End with it.
+    _tasks: JoinSet<()>,
 }
 
 impl Vm {
@@ -77,7 +75,7 @@ impl Vm {
     /// # Errors
     /// What is missing on this host, in words.
     pub async fn open(config: VmConfig) -> Result<Vm, String> {
-        let VmConfig { host, images, network } = config;
+        let VmConfig { host, images, network, ways } = config;
         let host = Host::open(host).await.map_err(|error| chain(&error))?;
         for left in host.list().await.map_err(|error| chain(&error))? {
             tracing::info!(machine.name = left.name, "removing what an earlier stand-in left");
@@ -85,7 +83,7 @@ impl Vm {
         }
         let images = blocking(move || ImageStore::open(&images)).await;
         let images = images.map_err(|error| error.to_string())?;
-        Ok(Vm { host, images: Arc::new(images), network, runs: Mutex::default() })
+        Ok(Vm { host, images: Arc::new(images), network, ways, runs: Mutex::default() })
     }
 
     /// What runs the machines' instructions, and what is not enforced around them.
@@ -252,12 +250,15 @@ impl Backend for Vm {
             longest_life_ms: None,
         };
         let link = started.link;
+        let mut tasks = JoinSet::new();
+        for way in &self.ways {
+            tasks.spawn(lead(link.clone(), *way));
+        }
         link.session(&session).await.map_err(|error| error.to_string())?;
         let (end, ended) = watch::channel(None);
         let end = Arc::new(end);
-        let watching = watch_over(spec.id.clone(), link.clone(), Arc::clone(&end));
-        let task = tokio::spawn(watching).abort_handle();
-        let run = Run { link, ended, end, task };
+        tasks.spawn(watch_over(spec.id.clone(), link.clone(), Arc::clone(&end)));
+        let run = Run { link, ended, end, _tasks: tasks };
         self.runs.lock().expect("no panic while held").insert(spec.id.clone(), run);
         Ok(if boot == Boot::First { Boot::First } else { Boot::Cold })
     }
