@@ -17,8 +17,7 @@ use super::{Boot, Exit, Spec};
 #[derive(Clone)]
 pub struct Program(Arc<dyn Fn(Launched) -> BoxFuture<'static, Exit> + Send + Sync>);
 
-/// A machine that has just booted.
-#[derive(Debug)]
+/// A machine that has just booted. `Debug` shows no values of its environment.
 pub struct Launched {
     /// The machine with its configuration: files, argv, metadata.
     pub spec: Spec,
@@ -29,6 +28,17 @@ pub struct Launched {
     /// What happens to it while it runs. A program that ignores signals is killed after the
     /// grace.
     pub words: UnboundedReceiver<Word>,
+}
+
+impl fmt::Debug for Launched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.env.keys().collect();
+        f.debug_struct("Launched")
+            .field("spec", &self.spec)
+            .field("env (names)", &names)
+            .field("boot", &self.boot)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What happens to a running program.
