@@ -77,7 +77,7 @@ impl Cloudy {
         let started = started.unwrap_or_else(|_| panic!("{why}: it does not start"));
         let started = started.unwrap_or_else(|fault| panic!("{why}: {fault}"));
         assert_eq!(started.facts.accelerator, "fly");
-        assert_eq!(self.machines(), [spec.name.clone()], "{why}");
+        assert_eq!(self.machines(), std::slice::from_ref(&spec.name), "{why}");
     }
 
     async fn destroys(&self, spec: &MachineSpec, why: &str) {
