@@ -20,6 +20,18 @@ pub fn agent() -> anyhow::Result<PathBuf> {
     Ok(host::target().join(GUEST).join("agent/callbox-agent"))
 }
 
+/// The agent as a program of an image, beside the recipe that wants it. Before [`agent`], as both
+/// have the same name on the way.
+pub fn agent_that_dials() -> anyhow::Result<()> {
+    guest_target()?;
+    let mut args = vec!["build", "--locked", "-p", "callbox-agent", "--features", "join"];
+    args.extend(["--profile", "agent", "--target", GUEST]);
+    step("build the agent that dials", &mut host::cargo(&args))?;
+    let place = host::root().join("images/built/callbox-agent");
+    std::fs::create_dir_all(place.parent().context("it has a directory")?)?;
+    put_beside(&host::target().join(GUEST).join("agent/callbox-agent"), &place)
+}
+
 /// The compiler's library for guests. `rust-toolchain.toml` names it, but a rustup that may not
 /// install by itself, and a toolchain from elsewhere, leave it out.
 fn guest_target() -> anyhow::Result<()> {

@@ -90,12 +90,21 @@ fn lint() -> anyhow::Result<()> {
 
 fn rust(yes: bool) -> anyhow::Result<()> {
     let server = Postgres::start(yes)?;
-    // The tests of callbox-microvm start machines; they are part of `vm`. The simulation's tokio can
-    // stop the time, which nobody else's should: it is built apart (`sim`).
-    let mut test = vec!["test", "--locked", "--workspace"];
-    test.extend(["--exclude", "callbox-microvm", "--exclude", "callbox-sim"]);
-    step("rust tests", cargo(&test).env(postgres::ADDRESS, &server.url))
+    // The tests of callbox-microvm start machines; they are part of `vm`.
+    let mut test = vec!["test", "--locked", "--workspace", "--exclude", "callbox-microvm"];
+    // Their tokio can stop the time, which nobody else's should: they are built apart.
+    test.extend(["--exclude", "callbox-sim"]);
+    test.extend(STOPPED_TIME.iter().flat_map(|package| ["--exclude", package]));
+    step("rust tests", cargo(&test).env(postgres::ADDRESS, &server.url))?;
+    let mut test = vec!["test", "--locked"];
+    test.extend(STOPPED_TIME.iter().flat_map(|package| ["-p", package]));
+    step("rust tests in stopped time", &mut cargo(&test))?;
+    let joins = ["test", "--locked", "-p", "callbox-agent", "--features", "join", "join"];
+    step("the agent that dials", &mut cargo(&joins))
 }
+
+/// Packages whose tests stop the time, beside the simulation (`sim`).
+const STOPPED_TIME: [&str; 2] = ["callbox-machines", "callbox-standins"];
 
 /// Where the images that tests use are kept from run to run.
 pub fn data_dir() -> anyhow::Result<PathBuf> {
@@ -105,10 +114,12 @@ pub fn data_dir() -> anyhow::Result<PathBuf> {
 }
 
 fn vm() -> anyhow::Result<()> {
+    build::agent_that_dials()?;
     let callbox = build::callbox(false)?;
     let agent = callbox.with_file_name("callbox-agent");
     let data_dir = data_dir()?;
     build::image(&callbox, &data_dir, "parrot.toml")?;
+    build::image(&callbox, &data_dir, "fly-parrot.toml")?;
     build::image(&callbox, &data_dir, "tiny.toml")?;
     let microvm = ["test", "--locked", "-p", "callbox-microvm", "--", "--test-threads=2"];
     step("machines", cargo(&microvm).env("CALLBOX_AGENT", &agent))?;

@@ -53,11 +53,21 @@ fn the_walls_stand() {
         ("callbox-fly", vec![]),
         ("callbox-link", vec!["callbox-protocol"]),
         ("callbox-agent", vec!["callbox-protocol"]),
+        (
+            "callbox-standins",
+            vec!["callbox-fly", "callbox-link", "callbox-microvm", "callbox-protocol"],
+        ),
         ("callbox-microvm", vec!["callbox-link", "callbox-protocol"]),
         ("callbox-transports", vec!["callbox-core"]),
         (
             "callbox-machines",
-            vec!["callbox-core", "callbox-link", "callbox-microvm", "callbox-protocol"],
+            vec![
+                "callbox-core",
+                "callbox-fly",
+                "callbox-link",
+                "callbox-microvm",
+                "callbox-protocol",
+            ],
         ),
         (
             "callbox-server",

@@ -18,6 +18,7 @@ use crate::logs::Logs;
 use crate::place::Place;
 use crate::reap::Reaper;
 use crate::refusal::Refusal;
+use crate::tunnel::Inward;
 
 /// How many of the bot's last lines go with a refusal.
 const TAIL: usize = 50;
@@ -30,6 +31,7 @@ pub(crate) struct Machine {
     pub place: Place,
     pub logs: Arc<Logs>,
     pub events: Arc<Events>,
+    pub inward: Inward,
     reaper: Arc<Reaper>,
     phase: watch::Sender<Phase>,
     hosts: watch::Sender<usize>,
@@ -54,6 +56,7 @@ impl Machine {
             place,
             logs: Arc::new(Logs::new()),
             events: Arc::new(Events::new()),
+            inward: Inward::default(),
             reaper: Reaper::start()?,
             phase: watch::Sender::new(Phase::Booted),
             hosts: watch::Sender::new(0),

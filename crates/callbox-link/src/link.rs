@@ -77,7 +77,16 @@ impl Link {
     /// # Errors
     /// [`LinkError::Agent`] if nothing listens there or the machine is not awake.
     pub async fn tunnel(&self, port: u16) -> Result<Tunnel, LinkError> {
-        tunnel::open(self, port).await
+        tunnel::open(self, format!("127.0.0.1:{port}")).await
+    }
+
+    /// Waits for the next connection that somebody inside the machine makes to `127.0.0.1:port`,
+    /// and is its other end. As long as nobody waits here, such connections wait in the machine.
+    ///
+    /// # Errors
+    /// [`LinkError::Agent`] if something in the machine has that port or it is not awake.
+    pub async fn inward(&self, port: u16) -> Result<Tunnel, LinkError> {
+        tunnel::open(self, format!("inside:{port}")).await
     }
 
     /// Resolves when the connection is gone, at once if it is gone already.

@@ -20,11 +20,11 @@ pub struct Tunnel {
     _link: Link,
 }
 
-pub(crate) async fn open(link: &Link, port: u16) -> Result<Tunnel, LinkError> {
+pub(crate) async fn open(link: &Link, authority: String) -> Result<Tunnel, LinkError> {
     const CALL: &str = "tunnel";
     let request = Request::builder()
         .method(Method::CONNECT)
-        .uri(format!("127.0.0.1:{port}"))
+        .uri(authority)
         .body(Full::new(Bytes::new()))
         .map_err(|error| LinkError::Protocol { call: CALL, what: error.to_string() })?;
     let response = accepted(CALL, link.send(CALL, request).await?).await?;

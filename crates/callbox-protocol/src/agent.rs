@@ -34,6 +34,7 @@
 //! | `GET /v1/events?after=N` | | lines of [`AgentEvent`] (`application/x-ndjson`) | any time; stays open |
 //! | `GET /v1/logs?after=N` | | lines of [`LogLine`] (`application/x-ndjson`) | any time; stays open |
 //! | `CONNECT 127.0.0.1:PORT` | | a byte tunnel to that port inside the machine | after a successful wake |
+//! | `CONNECT inside:PORT` | | the next connection that somebody in the machine makes to `127.0.0.1:PORT`, as a byte tunnel; the answer comes with it | after a successful wake |
 //! | `POST /v1/warn` | [`Warning`] | `{}` | in a session, any number of times: its end is near |
 //! | `POST /v1/stop` | [`Stop`] | `{}` | ends the bot, then the machine |
 //!

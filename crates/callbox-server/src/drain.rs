@@ -10,8 +10,16 @@
 //! by their own deadlines.
 //!
 //! A drain is of this process and is kept nowhere: who is started anew is meant to serve.
+//!
+//! With `limits.on_shutdown = "drain"` a shutdown begins with one, that nobody can cancel.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use callbox_core::{EndCode, EndReason, EventKind, Session, State, Time};
 use tokio::sync::watch;
@@ -21,9 +29,16 @@ use crate::{
     plane::{Handle, Plane, over},
 };
 
+/// How long sessions may take to end that the last drain's deadline has ended.
+const TO_END: Duration = Duration::from_secs(20);
+
 /// Whether this dispatcher is being drained.
 #[derive(Default)]
-pub struct Drain(watch::Sender<Option<Draining>>);
+pub struct Drain {
+    now: watch::Sender<Option<Draining>>,
+    /// Whether the dispatcher ends with it.
+    last: AtomicBool,
+}
 
 /// A drain that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +52,17 @@ pub struct Draining {
 impl Drain {
     /// The drain that is under way.
     pub fn now(&self) -> Option<Draining> {
-        *self.0.borrow()
+        *self.now.borrow()
+    }
+
+    /// Whether the dispatcher ends with this drain, so that it cannot be cancelled.
+    pub fn is_last(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
     }
 
     /// Resolves when another drain, or none, has taken this one's place.
     async fn replaced(&self, mine: Draining) {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.now.subscribe();
         let _ = changes.wait_for(|now| *now != Some(mine)).await;
     }
 }
@@ -56,7 +76,7 @@ pub(crate) fn is_overdue(plane: &Plane) -> bool {
 /// Resolves when it is time to say that `session` will be ended by the drain, with the deadline;
 /// for another deadline than `told` only.
 pub(crate) async fn warning_due(plane: &Plane, session: &Session, told: Option<Time>) -> Time {
-    let mut changes = plane.drain.0.subscribe();
+    let mut changes = plane.drain.now.subscribe();
     loop {
         let drain = *changes.borrow_and_update();
         let warning = drain.and_then(|drain| drain.warning(session));
@@ -98,7 +118,7 @@ impl Draining {
 pub fn begin(plane: &Arc<Plane>, deadline: Option<Duration>) -> Draining {
     let now = plane.clock.now();
     let mut drain = Draining { since: now, deadline: None };
-    let changed = plane.drain.0.send_if_modified(|current| {
+    let changed = plane.drain.now.send_if_modified(|current| {
         let before = *current;
         drain = before.unwrap_or(drain);
         drain.deadline = deadline.map(|span| now.after(span)).or(drain.deadline);
@@ -114,10 +134,60 @@ pub fn begin(plane: &Arc<Plane>, deadline: Option<Duration>) -> Draining {
     drain
 }
 
-/// Serves again. Sessions that a drain's deadline has ended stay ended.
-pub fn cancel(plane: &Plane) {
-    if plane.drain.0.send_replace(None).is_some() {
+/// Serves again, unless the dispatcher is on its way out: false then. Sessions that a drain's
+/// deadline has ended stay ended.
+pub fn cancel(plane: &Plane) -> bool {
+    let mut was = None;
+    plane.drain.now.send_if_modified(|now| {
+        // In here, so that a signal that comes just now is not undone.
+        if !plane.drain.is_last() {
+            was = now.take();
+        }
+        was.is_some()
+    });
+    if was.is_some() {
         tracing::info!("the drain was cancelled: sessions are taken again");
+    }
+    !plane.drain.is_last()
+}
+
+/// The drain that a dispatcher ends with: no new sessions, and those that live may come to their
+/// end, for `longest` at most, or until the deadline of a drain that is on already. Resolves when
+/// none is left, or when those that the deadline ended have had the time for it.
+pub(crate) async fn last(plane: &Arc<Plane>, longest: Duration) {
+    plane.drain.last.store(true, Ordering::Relaxed);
+    let deadline = plane.drain.now().and_then(|drain| drain.deadline);
+    let sooner = deadline.is_some_and(|deadline| plane.clock.until(deadline) <= longest);
+    begin(plane, (!sooner).then_some(longest));
+    tokio::select! { () = nobody_is_left(plane) => {} () = time_is_up(plane) => {} }
+}
+
+/// Again, until none is left: a start may have been under way when the first were looked at.
+async fn nobody_is_left(plane: &Plane) {
+    loop {
+        let handles = plane.handles();
+        if handles.is_empty() {
+            return;
+        }
+        for (_, Handle { mut session, .. }) in handles {
+            // The sender goes with the driver, and the driver when nothing is left to do.
+            while session.changed().await.is_ok() {}
+        }
+    }
+}
+
+async fn time_is_up(plane: &Plane) {
+    let mut changes = plane.drain.now.subscribe();
+    loop {
+        let deadline = changes.borrow_and_update().and_then(|drain| drain.deadline);
+        let up = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep(plane.clock.until(deadline) + TO_END).await,
+                None => std::future::pending().await,
+            }
+        };
+        // The sender lives as long as the plane does.
+        tokio::select! { () = up => return, _ = changes.changed() => {} }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod media;
 pub mod metrics;
 mod outside;
+pub mod owner;
 pub mod plane;
 pub mod planted;
 mod prepare;

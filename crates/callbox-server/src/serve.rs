@@ -1,6 +1,6 @@
 //! Running a dispatcher: take up what was left, sweep, serve, and end cleanly.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use callbox_core::{EndCode, EndReason, EventKind, SessionId};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::{
     api::{self, App},
     config::OnShutdown,
-    driver, history, metrics,
+    drain, driver, history, metrics,
     outside::in_time,
     plane::{Handle, Plane},
     prepare, replica, rollout,
@@ -30,7 +30,7 @@ pub enum ServeError {
     #[error("refusing to serve on {listen}: no API key exists, and the address is not loopback")]
     Open {
         /// Where it would have served.
-        listen: std::net::SocketAddr,
+        listen: SocketAddr,
     },
     /// The store does not answer.
     #[error(transparent)]
@@ -43,8 +43,26 @@ pub enum ServeError {
 /// How long relays may take to end after their sessions did.
 const LAST_RELAYS: Duration = Duration::from_secs(6);
 
-/// Serves on `listener` until `shutdown` resolves, then ends every session, or leaves those that
-/// can do without us, and returns.
+/// Whether everybody who reaches `listen` is on this host. Who has a public address is reached
+/// through a proxy, which comes from loopback itself.
+fn is_loopback(plane: &Plane, listen: SocketAddr) -> bool {
+    listen.ip().is_loopback() && plane.config.public_url.is_none()
+}
+
+/// Whether it may serve at `listen`. [`run`] looks as well; who wants to say that it serves looks
+/// before.
+///
+/// # Errors
+/// [`ServeError::Open`] when everybody who reaches the address could start machines.
+pub async fn check_open(plane: &Plane, listen: SocketAddr) -> Result<(), ServeError> {
+    if is_loopback(plane, listen) || plane.store.keys().await?.iter().any(KeyRecord::works) {
+        return Ok(());
+    }
+    Err(ServeError::Open { listen })
+}
+
+/// Serves on `listener` until `shutdown` resolves, then ends every session, waits for their own
+/// ends, or leaves those that can do without us, and returns.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -55,11 +73,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let listen = listener.local_addr()?;
-    // Who has a public address is reached through a proxy, which comes from loopback itself.
-    let loopback = listen.ip().is_loopback() && plane.config.public_url.is_none();
-    if !loopback && !plane.store.keys().await?.iter().any(KeyRecord::works) {
-        return Err(ServeError::Open { listen });
-    }
+    check_open(&plane, listen).await?;
+    let loopback = is_loopback(&plane, listen);
     let url = plane.config.replica_url.clone();
     plane.replicas.reached_at(url.unwrap_or_else(|| format!("http://{listen}")));
     let background = begin(&plane).await?;
@@ -74,6 +89,9 @@ pub async fn run(
             .await
     });
     shutdown.await;
+    if plane.config.on_shutdown == OnShutdown::Drain {
+        drain::last(&plane, plane.config.shutdown_deadline).await;
+    }
     end(&plane, background).await;
     if let Some(upkeep) = upkeep {
         upkeep.abort();

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
 use crate::{
-    bench, call, completions, config, doctor, drain, image, keys, logs, ps, replicas, rollout,
-    serve, show, stop, sweep, template,
+    bench, call, completions, config, doctor, drain, image, keys, logs, machines, ps, replicas,
+    rollout, serve, show, stop, sweep, template,
 };
 
 const EXIT_CODES: &str = "\
@@ -50,6 +50,7 @@ pub enum Command {
     Bench(bench::Args),
     Serve(serve::Args),
     Image(image::Args),
+    Machines(machines::Args),
     Template(template::Args),
     Keys(keys::Args),
     Config(config::Args),
@@ -79,6 +80,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Bench(args) => bench::run(args, &context).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Image(args) => image::run(args, &context).await,
+        Command::Machines(args) => machines::run(args).await,
         Command::Template(args) => template::run(args, &context).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Config(args) => config::run(args, &context),

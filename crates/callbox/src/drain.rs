@@ -1,6 +1,6 @@
 //! `callbox drain`: no new sessions here, or none on a bot's old version.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callbox_protocol::api::{Drain, DrainSession};
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,7 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api_client::ApiClient;
 use crate::context::Context;
 use crate::error::CliError;
+use crate::patience::Patience;
 use crate::progress::Progress;
+use crate::replicas::one_replica;
 use crate::terminal::printable;
 use crate::waterfall::state_word;
 use crate::{output, rollout};
@@ -23,7 +25,8 @@ const NAMED: usize = 3;
 /// From now on the dispatcher refuses new sessions (503, code `draining`, with Retry-After) and
 /// its /readyz is red, so that a load balancer asks others. All else works: calls go on, and who
 /// waits for room still gets it. Returns when no session is left. Ctrl-C only stops watching:
-/// the drain stays on until --cancel, or until the dispatcher is started anew.
+/// the drain stays on until --cancel, or until the dispatcher is started anew. It is of one
+/// dispatcher: of several, give --url the address of the one that is meant (`callbox replicas`).
 ///
 /// With --bot, the dispatcher is not drained, but the version of one bot: its image is looked at
 /// anew, and if it is another version, that is prepared (template, reserve) while new sessions
@@ -91,14 +94,20 @@ async fn follow(client: &ApiClient, begun: Drain, quiet: bool) -> Result<Drain, 
     let progress = Progress::new(quiet);
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened to");
     let following = async {
-        let mut drain = begun;
+        let (mut drain, mut patience) = (begun, Patience::default());
         while drain.live > 0 {
             if !drain.draining {
-                return Err(CliError::Overtaken("the drain was cancelled".to_owned()));
+                let why = "the drain was cancelled, or the dispatcher was started anew";
+                return Err(CliError::Overtaken(why.to_owned()));
             }
             progress.tell(&words(&drain));
-            tokio::time::sleep(LOOK).await;
-            drain = client.drain_status().await?;
+            drain = loop {
+                tokio::time::sleep(LOOK).await;
+                match patience.bear(client.drain_status().await, Instant::now())? {
+                    Ok(answer) => break of_the_same(&drain.replica, answer)?,
+                    Err(silence) => progress.tell(&silence),
+                }
+            };
         }
         Ok(drain)
     };
@@ -108,6 +117,12 @@ async fn follow(client: &ApiClient, begun: Drain, quiet: bool) -> Result<Drain, 
             "the drain stays on; `callbox drain --cancel` takes sessions again".to_owned(),
         )),
     }
+}
+
+/// A drain is of one dispatcher: what another one says of itself is no answer.
+fn of_the_same(asked: &str, answer: Drain) -> Result<Drain, CliError> {
+    one_replica(asked, &answer.replica)?;
+    Ok(answer)
 }
 
 fn words(drain: &Drain) -> String {
@@ -174,6 +189,7 @@ mod tests {
             deadline_at: "2026-11-24T11:00:00.000000Z".into(),
         };
         let drain = |live: u32, draining| Drain {
+            replica: String::new(),
             draining,
             since: None,
             deadline_at: None,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use callbox_protocol::api::EndReason;
+use callbox_server::owner::OwnerError;
 
 use crate::api_client::ApiError;
 use crate::line::LineError;
@@ -87,6 +88,9 @@ pub enum CliError {
     /// Another dispatcher has the data directory.
     #[error("another dispatcher uses the data directory {0:?}")]
     Busy(PathBuf),
+    /// The store does not go with the data directory.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// The dispatcher would be open to everybody.
     #[error("{0}")]
     Open(String),
@@ -115,6 +119,17 @@ pub enum CliError {
     /// Somebody else ended what was waited for.
     #[error("{0}")]
     Overtaken(String),
+    /// Another dispatcher answers than the one that was asked, so nobody says how that one is.
+    #[error(
+        "the dispatcher {asked} was asked, and now another one answers ({answers}); how far the \
+         first one is, is not known"
+    )]
+    OtherReplica {
+        /// Id of the first.
+        asked: String,
+        /// Id of the other.
+        answers: String,
+    },
     /// A version of a bot could not be prepared.
     #[error("bot {bot:?} was not rolled out, and all is as it was: {why}")]
     RolloutFailed {
@@ -166,6 +181,10 @@ impl CliError {
             CliError::Serve(_) => {
                 Some("`callbox doctor` looks at the data directory and its disk".to_owned())
             }
+            CliError::Owner(OwnerError::Others { theirs, .. }) => Some(format!(
+                "set `store` (or CALLBOX_STORE) to the store of deployment {theirs}, as it was when \
+                 these were made; if that store is gone, `callbox sweep --all` ends what is left"
+            )),
             CliError::Open(_) => {
                 Some("make a key first (`callbox keys create`), or listen on 127.0.0.1".to_owned())
             }
@@ -178,6 +197,11 @@ impl CliError {
             CliError::Image { hint, .. } => hint.clone(),
             CliError::RolloutFailed { .. } => Some(
                 "build the image anew and ask again; the dispatcher's log says more".to_owned(),
+            ),
+            CliError::OtherReplica { .. } => Some(
+                "this is of one dispatcher, and --url is that of several: give the dispatcher's own \
+                 URL; `callbox replicas` shows them"
+                    .to_owned(),
             ),
             CliError::TooSlow { .. } => Some("a longer --timeout waits longer".to_owned()),
             _ => None,

@@ -5,6 +5,7 @@ mod memory;
 pub use memory::mebibytes;
 
 use callbox_protocol::api::{Outcome, Session, SessionState};
+use clap::value_parser;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -64,9 +65,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
     label: Vec<String>,
 
-    /// So many at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
+    /// So many at most; that there are more is said on standard error
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
+    limit: u32,
 
     /// What machines use of their host instead of how they started
     #[arg(long)]
@@ -140,7 +141,10 @@ struct Listing {
 /// Lists.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
-    let sessions = newest(&client, &args).await?;
+    let (sessions, more) = newest(&client, &args).await?;
+    if more && !context.quiet() {
+        eprintln!("there are more than these {}; --limit N shows N", sessions.len());
+    }
     if args.json {
         let memory = args.memory.then(|| memory::Total::of(&sessions));
         return output::json(&Listing { sessions, memory });
@@ -156,25 +160,27 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     })
 }
 
-async fn newest(client: &ApiClient, args: &Args) -> Result<Vec<Session>, CliError> {
+/// Those that were asked for, and whether there are more.
+async fn newest(client: &ApiClient, args: &Args) -> Result<(Vec<Session>, bool), CliError> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let mut found = Vec::new();
     let mut before: Option<String> = None;
     let asked = args.query();
-    while found.len() < args.limit {
-        let page_size = PAGE.min(args.limit - found.len()).to_string();
+    loop {
+        let page_size = PAGE.min(limit - found.len()).to_string();
         let mut query = vec![("limit", page_size.as_str())];
         query.extend(asked.iter().map(|(name, value)| (*name, value.as_str())));
         query.extend(before.as_deref().map(|before| ("before", before)));
         let page = client.sessions(&query).await?;
         let nothing_new = page.sessions.is_empty() || page.next == before;
         found.extend(page.sessions);
-        match page.next {
-            Some(next) if !nothing_new => before = Some(next),
-            _ => break,
+        let more = page.next.is_some() && !nothing_new || found.len() > limit;
+        if !more || found.len() >= limit {
+            found.truncate(limit);
+            return Ok((found, more));
         }
+        before = page.next;
     }
-    found.truncate(args.limit);
-    Ok(found)
 }
 
 fn table(sessions: &[Session], now: Timestamp, look: Look) -> String {

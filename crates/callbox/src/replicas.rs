@@ -33,6 +33,16 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     output::text(&table(&list.replicas, context.look))
 }
 
+/// That the dispatcher which was asked first is the one that `answers`; one that is older than
+/// this program does not say who it is.
+pub fn one_replica(asked: &str, answers: &str) -> Result<(), CliError> {
+    if asked.is_empty() || asked == answers {
+        return Ok(());
+    }
+    let (asked, answers) = (printable(asked), printable(answers));
+    Err(CliError::OtherReplica { asked, answers })
+}
+
 fn table(replicas: &[Replica], look: Look) -> String {
     let header = format!("{:<18}  {:<7}  {:>8}  URL", "REPLICA", "STATE", "SESSIONS");
     let mut text = format!("{}\n", look.paint(DIM, header));

@@ -1,9 +1,9 @@
 //! `callbox rollout`: which version of a bot new sessions get.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use callbox_protocol::api::{Rollout, RolloutState, RolloutVersion};
+use callbox_protocol::api::{Rollout, RolloutList, RolloutState, RolloutVersion};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,8 +11,10 @@ use crate::api_client::{ApiClient, ApiError};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output;
+use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::ps::{age, nothing};
+use crate::replicas::one_replica;
 use crate::terminal::{BAD, DIM, GOOD, Look, WARN, printable};
 
 /// Between two looks.
@@ -82,10 +84,14 @@ async fn watch(
     look: Look,
 ) -> Result<(), CliError> {
     let over = std::io::stdout().is_terminal() && !json;
+    let first = |list: &Option<RolloutList>| list.as_ref()?.rollouts.first().cloned();
     let mut before = None;
     let mut drawn = 0;
     loop {
         let list = known(bot, client.rollouts(bot).await)?;
+        if let (Some(before), Some(now)) = (first(&before), list.rollouts.first()) {
+            one_replica(&before.replica, &now.replica)?;
+        }
         // Ages grow at a terminal; elsewhere only what changed is news.
         if over || before.as_ref() != Some(&list) {
             if json {
@@ -135,14 +141,21 @@ async fn follow(
     begun: Rollout,
     progress: &Progress,
 ) -> Result<Rollout, CliError> {
-    let mut rollout = begun;
+    let (mut rollout, mut patience) = (begun, Patience::default());
     while let Some(what) = left_to_do(&rollout)? {
         progress.tell(&what);
-        tokio::time::sleep(LOOK).await;
-        let list = client.rollouts(Some(&rollout.bot)).await?;
-        let bot = rollout.bot.clone();
+        let list = loop {
+            tokio::time::sleep(LOOK).await;
+            let answer = client.rollouts(Some(&rollout.bot)).await;
+            match patience.bear(answer, Instant::now())? {
+                Ok(list) => break list,
+                Err(silence) => progress.tell(&silence),
+            }
+        };
+        let Rollout { bot, replica, .. } = rollout;
         let found = list.rollouts.into_iter().find(|one| one.bot == bot);
         rollout = found.ok_or_else(|| CliError::Overtaken(format!("bot {bot:?} is gone")))?;
+        one_replica(&replica, &rollout.replica)?;
     }
     Ok(rollout)
 }
@@ -274,7 +287,8 @@ mod tests {
         let stage = Some("filling its reserve".to_owned());
         let why = Some("the bot exited with code 1".to_owned());
         let reserve = Some(Reserve { ready: 2, target: 3 });
-        let of = |bot: &str, versions| Rollout { bot: bot.into(), versions };
+        let of =
+            |bot: &str, versions| Rollout { replica: String::new(), bot: bot.into(), versions };
         vec![
             of(
                 "parrot",

@@ -7,7 +7,7 @@ use callbox_machines::{Budget, FakeProvider, Local, Provider, Script};
 use callbox_server::{
     config::{Config, LogFormat},
     logs::Logs,
-    metrics,
+    metrics, owner,
     plane::Plane,
     replica::Replicas,
     serve::{self, ServeError},
@@ -30,7 +30,9 @@ use crate::{
 /// Run a dispatcher
 ///
 /// Serves the API, the media websockets and the web page, and runs every session in a machine of
-/// its own. Ctrl-C or SIGTERM ends all sessions and leaves nothing behind.
+/// its own. Ctrl-C or SIGTERM ends all sessions and leaves nothing behind; with
+/// `limits.on_shutdown = "leave"` calls go on and wait for the next dispatcher, and with "drain"
+/// this one waits for their ends. A second signal ends the dispatcher at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit codes: 0 ended by a signal · 1 cannot serve · 2 the configuration cannot be used
@@ -59,21 +61,27 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     // Before anything slow: who cannot be reached need not prepare.
     let listener = listen(config.listen).await?;
     let address = listener.local_addr()?;
+    if !config.store.may_be_there(&data_dir) {
+        // Before it is made: see `owner`.
+        owner::check(&data_dir, None).await?;
+    }
     let store = config.store.open(&data_dir).await.map_err(|e| failed(&e))?;
     let logs = Logs::open(data_dir.join("logs"), config.max_log_bytes)?;
     let deployment = store.deployment().await.map_err(|e| failed(&e))?;
+    owner::take(&data_dir, &deployment.id).await?;
     let providers = providers(&config, &deployment, &*store).await?;
     let tokens = SessionTokens::new(deployment.secret);
     let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
     let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
     metrics::describe();
     let plane = Plane::new(config, store, providers, vec![websocket], tokens, logs);
+    let cannot = |error: ServeError| match error {
+        ServeError::Open { .. } => CliError::Open(error.to_string()),
+        _ => failed(&error),
+    };
+    serve::check_open(&plane, address).await.map_err(cannot)?;
     println!("callbox serves on http://{address}");
-    match serve::run(plane, listener, Some(prometheus), shutdown).await {
-        Ok(()) => Ok(()),
-        Err(error @ ServeError::Open { .. }) => Err(CliError::Open(error.to_string())),
-        Err(error) => Err(failed(&error)),
-    }
+    serve::run(plane, listener, Some(prometheus), shutdown).await.map_err(cannot)
 }
 
 /// That every bot names a provider and transports that there are.
@@ -200,7 +208,8 @@ fn signals() -> Result<impl Future<Output = ()> + Send, CliError> {
         let _ = first.send(());
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         eprintln!(
-            "ended by a second signal; the next `callbox serve` removes the machines that are left"
+            "ended by a second signal; the next `callbox serve` goes on with the calls that are \
+             left, as long as they wait for it (limits.orphan_after_s)"
         );
         std::process::exit(130);
     });

@@ -3,7 +3,7 @@
 use callbox_core::SessionId;
 use callbox_machines::local::leftovers::{self, Leftover};
 use callbox_protocol::api::{Sweep, SweepFound, SweepNotListed};
-use callbox_server::{claims::Claims, config::Config, media::relay::Relays};
+use callbox_server::{claims::Claims, config::Config, media::relay::Relays, owner};
 
 use crate::{
     context::Context,
@@ -24,11 +24,13 @@ use crate::{
 ///
 /// Sessions that were alive when their dispatcher ended keep their machines and calls, as the next
 /// `callbox serve` goes on with them. With --all they lose them too: for the day on which callbox
-/// leaves this host for good. Images, templates, logs and the database stay; remove the data
-/// directory to be rid of those.
+/// leaves this host for good, and for one whose database is gone: with another database than the
+/// one that they were made with, a sweep is refused as long as anything is left of them. Images,
+/// templates, logs and the database stay; remove the data directory to be rid of those.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 nothing is left · 1 something could not be removed, or listed
+Exit codes: 0 nothing is left · 1 something could not be removed, or listed, or the database is \
+another one's
 
 Examples:
   callbox sweep --dry-run        what would be removed
@@ -51,10 +53,11 @@ pub struct Args {
 #[derive(serde::Serialize)]
 struct Report {
     dry_run: bool,
+    /// What was removed; in a dry run, what would be.
     found: Vec<Found>,
     /// What belongs to no session and is left alone, and why.
     left_alone: Vec<Found>,
-    /// What could not be removed, and why.
+    /// What could not be removed, or listed, and why.
     failed: Vec<String>,
 }
 
@@ -67,8 +70,18 @@ struct Found {
 }
 
 impl Report {
-    fn new(dry_run: bool, found: Vec<Found>) -> Report {
-        Report { dry_run, found, left_alone: Vec::new(), failed: Vec::new() }
+    fn new(dry_run: bool) -> Report {
+        Report { dry_run, found: Vec::new(), left_alone: Vec::new(), failed: Vec::new() }
+    }
+
+    /// What became of something that was to be removed.
+    fn tried(&mut self, found: Found, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.found.push(found),
+            Err(why) => {
+                self.failed.push(format!("cannot remove {} {}: {why}", found.kind, found.name));
+            }
+        }
     }
 }
 
@@ -85,7 +98,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let config = args.config.load()?.config;
     let data_dir = &config.data_dir;
     if !data_dir.exists() {
-        return tell(&args, Report::new(args.dry_run, Vec::new()));
+        return tell(&args, &Report::new(args.dry_run));
     }
     let _place = match lock(data_dir) {
         // With `all`, living sessions would lose what they have under their dispatcher's hands.
@@ -101,74 +114,87 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let found = found.map_err(|e| failed(&e))?;
     let call =
         |session: &&SessionId| Found { kind: "call".into(), name: session.to_string(), why: None };
-    let all = calls.iter().map(call).chain(found.iter().map(Found::of)).collect();
-    let mut report = Report::new(args.dry_run, all);
-    if !args.dry_run {
-        // The calls first: who is in one hears a good-bye.
-        for session in calls {
-            if !relays.retire(*session).await {
-                report.failed.push(format!("{session}: its relay does not end"));
-            }
-        }
-        for leftover in &found {
-            if let Err(error) = leftovers::remove(data_dir, leftover).await {
-                let error = crate::error::chain(&error);
-                report.failed.push(format!("{}: {error}", leftover.name));
-            }
-        }
+    let mut report = Report::new(args.dry_run);
+    // The calls first: who is in one hears a good-bye.
+    for session in &calls {
+        let gone = args.dry_run || relays.retire(**session).await;
+        report.tried(call(session), gone.then_some(()).ok_or("its relay does not end".into()));
     }
-    tell(&args, report)
+    for leftover in &found {
+        let outcome = match args.dry_run {
+            true => Ok(()),
+            false => leftovers::remove(data_dir, leftover).await,
+        };
+        report.tried(Found::of(leftover), outcome.map_err(|error| crate::error::chain(&error)));
+    }
+    tell(&args, &report)
 }
 
 /// The dispatcher that runs sweeps.
 async fn through_the_dispatcher(args: &Args, context: &Context) -> Result<(), CliError> {
     let Sweep { found, not_listed, dry_run } = context.client()?.sweep(args.dry_run).await?;
-    let mut report = Report::new(dry_run, Vec::new());
+    let mut report = Report::new(dry_run);
     for one in found {
         let SweepFound { kind, provider, name, outcome, detail } = one;
         let name = format!("{}/{}", printable(&provider), printable(&name));
         let kind = printable(&kind);
         match outcome.as_str() {
-            "remove" | "removed" => report.found.push(Found { kind, name, why: None }),
-            "failed" => report.failed.push(format!("{kind} {name}: {}", printable(&detail))),
+            "remove" | "removed" => report.tried(Found { kind, name, why: None }, Ok(())),
+            "failed" => {
+                report.tried(Found { kind, name, why: None }, Err(printable(&detail)));
+            }
             _ => report.left_alone.push(Found { kind, name, why: Some(printable(&detail)) }),
         }
     }
     let not_listed = not_listed.iter().map(|SweepNotListed { kind, provider, detail }| {
-        format!("{}s of {}: {}", printable(kind), printable(provider), printable(detail))
+        format!(
+            "cannot list the {}s of {}: {}",
+            printable(kind),
+            printable(provider),
+            printable(detail)
+        )
     });
     report.failed.extend(not_listed);
-    tell(args, report)
+    tell(args, &report)
 }
 
+/// What the sessions of this directory's deployment claim.
 async fn claimed(config: &Config) -> Result<Claims, CliError> {
     if !config.store.may_be_there(&config.data_dir) {
+        owner::check(&config.data_dir, None).await?;
         return Ok(Claims::default());
     }
     let failed =
         |error: callbox_server::store::StoreError| CliError::Serve(crate::error::chain(&error));
     let store = config.store.open(&config.data_dir).await.map_err(failed)?;
+    let deployment = store.deployment().await.map_err(failed)?;
+    owner::check(&config.data_dir, Some(&deployment.id)).await?;
     Claims::of(&*store).await.map_err(failed)
 }
 
-fn tell(args: &Args, report: Report) -> Result<(), CliError> {
-    let failed = report.failed.join("; ");
-    if args.json {
-        output::json(&report)?;
-    } else {
-        let verb = if report.dry_run { "would remove" } else { "removed" };
-        let mut text = String::new();
-        for Found { kind, name, .. } in &report.found {
-            text.push_str(&format!("{verb}  {kind:<10}  {name}\n"));
-        }
-        for Found { kind, name, why } in &report.left_alone {
-            let why = why.as_deref().unwrap_or_default();
-            text.push_str(&format!("left alone  {kind:<10}  {name}: {why}\n"));
-        }
-        if report.found.is_empty() {
-            text.push_str("nothing is left that belongs to nobody\n");
-        }
-        output::text(&text)?;
+fn tell(args: &Args, report: &Report) -> Result<(), CliError> {
+    match args.json {
+        true => output::json(report)?,
+        false => output::text(&text(report))?,
     }
-    if failed.is_empty() { Ok(()) } else { Err(CliError::Serve(format!("not removed: {failed}"))) }
+    match report.failed.is_empty() {
+        true => Ok(()),
+        false => Err(CliError::Serve(report.failed.join("; "))),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let verb = if report.dry_run { "would remove" } else { "removed" };
+    let mut text = String::new();
+    for Found { kind, name, .. } in &report.found {
+        text.push_str(&format!("{verb}  {kind:<10}  {name}\n"));
+    }
+    for Found { kind, name, why } in &report.left_alone {
+        let why = why.as_deref().unwrap_or_default();
+        text.push_str(&format!("left alone  {kind:<10}  {name}: {why}\n"));
+    }
+    if report.found.is_empty() && report.failed.is_empty() {
+        text.push_str("nothing is left that belongs to nobody\n");
+    }
+    text
 }

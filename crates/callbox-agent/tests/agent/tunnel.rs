@@ -3,7 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::TcpListener;
 
 use crate::bots::free_port;
-use crate::house::{House, command, session, soon};
+use crate::house::{House, command, session, soon, until};
 
 /// Echoes on a port of its own until its runtime ends.
 async fn echo() -> u16 {
@@ -43,6 +43,32 @@ async fn tunnels_lead_to_open_ports_only() {
     let link = house.awake(&command(&["true"], CommandReady::Started)).await;
     let error = soon(link.tunnel(free_port())).await.unwrap_err();
     assert_eq!(error.agent_code(), Some("not-found"), "{error}");
+}
+
+#[tokio::test]
+async fn what_connects_inside_is_led_out() {
+    let house = House::new();
+    let link = house.awake(&command(&["true"], CommandReady::Started)).await;
+    let port = free_port();
+    for word in [b"one", b"two"] {
+        let (outside, inside) = tokio::join!(soon(link.inward(port)), somebody_inside(port));
+        let (mut outside, mut inside) = (outside.unwrap(), inside);
+        inside.write_all(word).await.unwrap();
+        let mut heard = [0; 3];
+        soon(outside.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, word);
+        drop(outside);
+        assert_eq!(soon(inside.read(&mut heard)).await.unwrap(), 0, "its end comes, too");
+    }
+    let taken = soon(link.inward(echo().await)).await.unwrap_err();
+    assert_eq!(taken.agent_code(), Some("bad-request"), "{taken}");
+    let media = soon(callbox_link::Link::open(Box::new(house.media().await))).await.unwrap();
+    let refused = soon(media.inward(port)).await.unwrap_err();
+    assert_eq!(refused.agent_code(), Some("bad-request"), "the media port leads to the bot only");
+}
+
+async fn somebody_inside(port: u16) -> tokio::net::TcpStream {
+    until(async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await
 }
 
 #[tokio::test]

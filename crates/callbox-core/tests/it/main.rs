@@ -1,7 +1,8 @@
-//! Tests of the pure core: the whole table, and what holds after any sequence of events.
+//! Tests of the pure core: the whole table, and what holds in any life of a session.
 
 mod properties;
 mod restart;
 mod table;
+mod walk;
 mod warning;
 mod world;

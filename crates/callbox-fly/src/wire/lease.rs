@@ -1,5 +1,7 @@
 //! Leases (fly.md section 3.3).
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -16,8 +18,8 @@ pub struct LeaseRequest {
     pub description: Option<String>,
 }
 
-/// A lease: who has its nonce may change the machine, nobody else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+/// A lease: who has its nonce may change the machine, nobody else. `Debug` does not show it.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Lease {
     /// Goes into the header `fly-machine-lease-nonce` of every call that changes the machine.
     #[serde(default, deserialize_with = "or_default")]
@@ -34,6 +36,16 @@ pub struct Lease {
     /// Of the machine.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("expires_at", &self.expires_at)
+            .field("owner", &self.owner)
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A lease as it is answered: in the envelope `{"status":"success","data":{…}}` of the docs and

@@ -1,6 +1,8 @@
 //! The fake provider keeps the contract of all providers. `local` does so in the tests of real
 //! machines (`crates/callbox/tests/vm/room.rs`).
 
+mod fly;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use callbox_core::{SessionId, Usage};

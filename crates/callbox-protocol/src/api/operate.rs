@@ -59,6 +59,9 @@ pub struct DrainRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Drain {
+    /// Id of the dispatcher that answered, as in `/v1/replicas`; empty from one that is older.
+    #[serde(default)]
+    pub replica: String,
     /// Whether starts are refused.
     pub draining: bool,
     /// When that began.
@@ -101,6 +104,9 @@ pub struct RolloutList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rollout {
+    /// Id of the dispatcher that answered, as in `/v1/replicas`; empty from one that is older.
+    #[serde(default)]
+    pub replica: String,
     /// Name of the bot.
     pub bot: String,
     /// The one that new sessions get first, then the one that is to take its place, then earlier

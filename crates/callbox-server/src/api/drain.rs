@@ -52,12 +52,17 @@ pub async fn status(State(app): State<App>, _operator: Operator) -> Json<api::Dr
 /// Take sessions again. What a deadline has ended stays ended.
 #[utoipa::path(
     delete, path = "/v1/drain", tag = "operate",
-    responses((status = 200, body = api::Drain), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)),
+    responses((status = 200, body = api::Drain), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 503, body = ErrorBody)),
     security(("key" = []))
 )]
-pub async fn cancel(State(app): State<App>, _operator: Operator) -> Json<api::Drain> {
-    drain::cancel(&app.plane);
-    Json(status_of(&app.plane))
+pub async fn cancel(
+    State(app): State<App>,
+    _operator: Operator,
+) -> Result<Json<api::Drain>, Error> {
+    match drain::cancel(&app.plane) {
+        true => Ok(Json(status_of(&app.plane))),
+        false => Err(Error::Closing),
+    }
 }
 
 fn status_of(plane: &Plane) -> api::Drain {
@@ -70,6 +75,7 @@ fn status_of(plane: &Plane) -> api::Drain {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let queued = living.iter().filter(|session| session.state == SessionState::Queued).count();
     api::Drain {
+        replica: plane.replicas.id().to_owned(),
         draining: drain.is_some(),
         since: drain.map(|drain| rfc3339(drain.since)),
         deadline_at: drain.and_then(|drain| drain.deadline).map(rfc3339),

@@ -23,6 +23,7 @@ pub async fn healthz() -> Json<serde_json::Value> {
 pub async fn readyz(State(app): State<App>) -> Response {
     let out_of_service = match (app.plane.closing(), app.plane.drain.now()) {
         (true, _) => Some("shutting down"),
+        (false, Some(_)) if app.plane.drain.is_last() => Some("shutting down"),
         (false, Some(_)) => Some("draining"),
         (false, None) => None,
     };

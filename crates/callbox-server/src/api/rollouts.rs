@@ -86,7 +86,8 @@ fn rollout_of(plane: &Plane, bot: &str) -> Rollout {
             one.reserve = reserve(plane, bot, &one.version);
         }
     }
-    Rollout { bot: bot.to_owned(), versions }
+    let replica = plane.replicas.id().to_owned();
+    Rollout { replica, bot: bot.to_owned(), versions }
 }
 
 fn versions(plane: &Plane, bot: &str, track: &Track) -> Vec<RolloutVersion> {

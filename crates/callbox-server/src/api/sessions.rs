@@ -176,6 +176,8 @@ async fn watch(plane: &Plane, mut changes: Follower, out: &Out) {
             return;
         }
         let place = position(plane, &now);
+        // Our own drain ends nobody whom another dispatcher drives.
+        let driven_here = |now: &Session| plane.handle(now.id).is_some();
         loop {
             tokio::select! {
                 changed = changes.next() => match changed {
@@ -186,7 +188,7 @@ async fn watch(plane: &Plane, mut changes: Follower, out: &Out) {
                     None => return,
                 },
                 deadline = warning_due(plane, &now, drained_at),
-                    if now.state == SessionState::Live => {
+                    if now.state == SessionState::Live && driven_here(&now) => {
                     drained_at = Some(deadline);
                     if !out.warn(plane, deadline, EndCode::Drained).await {
                         return;

@@ -56,6 +56,8 @@ mod raw_exports {
         End,
         /// They go on, and the next dispatcher takes them up.
         Leave,
+        /// They may come to their own end within a deadline; the dispatcher waits for them.
+        Drain,
     }
 
     /// How local machines are run.
@@ -105,6 +107,8 @@ pub struct Config {
     pub max_log_bytes: u64,
     /// What becomes of calls at a shutdown.
     pub on_shutdown: OnShutdown,
+    /// How long a shutdown that drains waits for calls before it ends them.
+    pub shutdown_deadline: Duration,
     /// How long machines and calls live without a dispatcher.
     pub orphan_after: Duration,
     /// For how long ended sessions are kept; none: for ever.
@@ -223,7 +227,12 @@ impl Config {
             on_shutdown: match raw.limits.on_shutdown {
                 raw::RawOnShutdown::End => OnShutdown::End,
                 raw::RawOnShutdown::Leave => OnShutdown::Leave,
+                raw::RawOnShutdown::Drain => OnShutdown::Drain,
             },
+            shutdown_deadline: span(
+                "limits.shutdown_deadline_s".into(),
+                raw.limits.shutdown_deadline_s,
+            )?,
             orphan_after: orphan_after(raw.limits.orphan_after_s)?,
             keep_history: keep_history(raw.history.keep_s)?,
             sweep_grace: span("limits.sweep_grace_s".into(), raw.limits.sweep_grace_s)?,

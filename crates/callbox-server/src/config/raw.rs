@@ -70,6 +70,7 @@ pub(super) struct RawLimits {
     pub max_held_bytes: usize,
     pub max_log_bytes: u64,
     pub on_shutdown: RawOnShutdown,
+    pub shutdown_deadline_s: f64,
     pub orphan_after_s: f64,
     pub sweep_grace_s: f64,
 }
@@ -79,6 +80,7 @@ pub(super) struct RawLimits {
 pub(super) enum RawOnShutdown {
     End,
     Leave,
+    Drain,
 }
 
 #[derive(Debug, Deserialize)]

@@ -88,6 +88,8 @@ fn what_is_wrong_is_named() {
         ("[bots.a]\nimage = \"x\"\n[bots.a.timeouts]\nwarn_s = 4e7", "bots.a.timeouts.warn_s"),
         ("[bots.a]\nimage = \"x\"\n[bots.a.reserve]\nmax_age_s = 4e7", "bots.a.reserve.max_age_s"),
         ("[local]\nboot_timeout_s = 40000000", "local.boot_timeout_s"),
+        ("[limits]\non_shutdown = \"later\"", "later"),
+        ("[limits]\nshutdown_deadline_s = 0", "limits.shutdown_deadline_s"),
         ("[bots", "TOML"),
     ];
     for (text, word) in cases {

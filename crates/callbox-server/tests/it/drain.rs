@@ -182,6 +182,51 @@ async fn who_shuts_down_refuses_starts_and_is_not_ready() {
     app.finish().await;
 }
 
+#[tokio::test]
+async fn a_shutdown_that_drains_waits_for_calls_and_is_not_cancelled() {
+    let app = TestApp::with_limits(Script::default(), "on_shutdown = \"drain\"").await;
+    let id = live(&app).await;
+    let app = app.shut_down();
+    let draining = async {
+        while ready(&app).await.0 == StatusCode::OK {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, draining).await.unwrap();
+    assert_eq!(ready(&app).await.1["why"], "shutting down");
+    assert_eq!(refused(app.start_raw(json!({ "bot": "parrot" })).await).await, "draining");
+    let status: Drain = app.get("/v1/drain").await.json().await.unwrap();
+    assert!(status.draining && status.deadline_at.is_some() && status.live == 1, "{status:?}");
+    let cancel = app.request(Method::DELETE, "/v1/drain", &app.private).send().await.unwrap();
+    assert_eq!(refused(cancel).await, "shutting-down");
+    assert_eq!(app.until(&id, |_| true).await.state, SessionState::Live);
+    let handle = app.plane.handle(SessionId::parse(&id).unwrap()).unwrap();
+    app.tell(&id, EventKind::ClientLeft { detail: "a test".into() });
+    let ended = handle.until(|now| matches!(now.state, State::Ended { .. })).await.unwrap();
+    assert_eq!(ended.state.why().unwrap().code, EndCode::ClientLeft);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_that_drains_ends_what_lives_at_its_deadline_or_an_earlier_one() {
+    let limits = |seconds: f64| format!("on_shutdown = \"drain\"\nshutdown_deadline_s = {seconds}");
+    for (shutdown, earlier) in [(0.6, None), (600.0, Some(700))] {
+        let app = TestApp::with_limits(Script::default(), &limits(shutdown)).await;
+        let id = live(&app).await;
+        let agent = app.provider.agent(&app.until(&id, |_| true).await.machine.unwrap()).unwrap();
+        let handle = app.plane.handle(SessionId::parse(&id).unwrap()).unwrap();
+        if let Some(deadline) = earlier {
+            drain(&app, json!({ "deadline_ms": deadline })).await;
+        }
+        app.shut_down().finish().await;
+        let ended = handle.session.borrow().clone();
+        assert_eq!(ended.state.why().unwrap().code, EndCode::Drained, "{shutdown} {earlier:?}");
+        let warnings = agent.seen().warnings;
+        assert_eq!(warnings.len(), 1, "{shutdown} {earlier:?} {warnings:?}");
+        assert_eq!(warnings[0].reason, "drained");
+    }
+}
+
 /// Its request came before the signal, its row after it.
 #[tokio::test]
 async fn a_start_that_is_accepted_during_a_shutdown_is_ended_or_left_like_the_others() {

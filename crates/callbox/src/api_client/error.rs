@@ -67,6 +67,16 @@ pub enum ApiError {
         /// When to ask again, in seconds, if it may help.
         retry_after: Option<u64>,
     },
+    /// Somebody between us and the dispatcher said no.
+    #[error("cannot {doing}: the answer is not a dispatcher's: {status} with {found}")]
+    Between {
+        /// What was attempted.
+        doing: &'static str,
+        /// HTTP status.
+        status: StatusCode,
+        /// What came with it.
+        found: String,
+    },
     /// What came is not what a dispatcher answers.
     #[error("cannot {doing}: the answer is not a dispatcher's: {found}")]
     Nonsense {
@@ -87,7 +97,7 @@ impl ApiError {
             ApiError::Untrusted { .. } => {
                 Some("SSL_CERT_FILE may name a file with further certificates to trust".to_owned())
             }
-            ApiError::Nonsense { .. } => {
+            ApiError::Nonsense { .. } | ApiError::Between { .. } => {
                 Some("does --url point at callbox, and not at something in front of it?".to_owned())
             }
             ApiError::Url { .. } => Some("for example http://127.0.0.1:7860".to_owned()),
@@ -106,6 +116,17 @@ impl ApiError {
     /// Whether there is no such thing (or not for this key).
     pub fn is_not_found(&self) -> bool {
         matches!(self, ApiError::Refused { status: StatusCode::NOT_FOUND, .. })
+    }
+
+    /// Whether nobody could answer just now, and somebody may in a while.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ApiError::Connect { .. } | ApiError::Timeout { .. } | ApiError::Broken { .. } => true,
+            ApiError::Refused { status, .. } | ApiError::Between { status, .. } => {
+                *status == StatusCode::SERVICE_UNAVAILABLE
+            }
+            ApiError::Url { .. } | ApiError::Untrusted { .. } | ApiError::Nonsense { .. } => false,
+        }
     }
 
     /// Whether what was waited for did not happen in the time that was asked for.
@@ -150,7 +171,7 @@ impl ApiError {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = ["error", "detail", "info"].iter().find_map(|name| json.get(name)?.as_str());
         let Some(text) = text else {
-            return ApiError::Nonsense { doing, found: format!("{status} with {}", excerpt(body)) };
+            return ApiError::Between { doing, status, found: excerpt(body) };
         };
         // Ours first: the dispatcher's speaks to those who write HTTP requests.
         let advice = || json.get("hint").and_then(Value::as_str).map(str::to_owned);
@@ -233,7 +254,7 @@ mod tests {
     #[test]
     fn anything_else_is_quoted_but_not_in_full() {
         for body in ["<html>gateway</html>", "", "{\"err", "[1]", "\u{1b}[31m"] {
-            assert!(matches!(refusal(502, body), ApiError::Nonsense { .. }), "{body}");
+            assert!(matches!(refusal(502, body), ApiError::Between { .. }), "{body}");
         }
         let long = refusal(502, &"é".repeat(5000)).to_string();
         assert!(long.chars().count() < 300, "{long}");

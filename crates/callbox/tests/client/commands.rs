@@ -29,6 +29,11 @@ async fn sessions_are_listed_shown_and_stopped() {
     assert_eq!(one["sessions"].as_array().unwrap().len(), 1);
     let two = callbox(url, &["ps", "--all", "--limit", "2", "--json"]).await.expect(0).json();
     assert_eq!(two["sessions"].as_array().unwrap().len(), 2);
+    let two = callbox(url, &["ps", "--all", "--limit", "2"]).await.expect(0);
+    two.says(&["there are more than these 2; --limit N shows N"]);
+    let three = callbox(url, &["ps", "--all", "--limit", "3"]).await.expect(0);
+    assert_eq!(three.stderr, "", "there are no more");
+    callbox(url, &["ps", "--limit", "0"]).await.expect(2);
 
     let show = callbox(url, &["show", "0000001"]).await.expect(0);
     assert!(show.stdout.contains("restore") && show.stdout.contains("client-left"), "{show:?}");

@@ -4,6 +4,8 @@
 
 mod call;
 mod commands;
+mod host;
 mod load;
+mod machines;
 mod operate;
 mod support;

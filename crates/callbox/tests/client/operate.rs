@@ -58,6 +58,45 @@ async fn a_drain_that_is_cancelled_is_no_success_for_who_waits_for_it() {
 }
 
 #[tokio::test]
+async fn another_dispatcher_that_answers_is_noticed() {
+    let stand_in = with_a_call().await;
+    let url = &stand_in.url;
+    stand_in.shared.operated.replica.send_replace("aaaa".into());
+    let child = begin(url, &["drain"], &[]);
+    until_draining(&stand_in).await;
+    // As a load balancer does that asks somebody else now.
+    stand_in.shared.operated.replica.send_replace("bbbb".into());
+    stand_in.shared.operated.draining.send_replace(false);
+    let ran = finish(child).await.expect(1);
+    ran.says(&["dispatcher aaaa was asked", "(bbbb)", "own URL; `callbox replicas`"]);
+
+    // A rollout is there at the third look.
+    let mut child = begin(url, &["drain", "--bot", "parrot"], &[]);
+    let mut line = [0];
+    tokio::io::AsyncReadExt::read_exact(child.stderr.as_mut().unwrap(), &mut line).await.unwrap();
+    stand_in.shared.operated.replica.send_replace("cccc".into());
+    finish(child).await.expect(1).says(&["dispatcher bbbb was asked", "(cccc)"]);
+}
+
+#[tokio::test]
+async fn who_waits_goes_on_when_nobody_answers_for_a_moment() {
+    let stand_in = with_a_call().await;
+    let operated = &stand_in.shared.operated;
+    let child = begin(&stand_in.url, &["drain"], &[]);
+    until_draining(&stand_in).await;
+    operated.silent.send_replace(2);
+    operated.silent.subscribe().wait_for(|left| *left == 0).await.unwrap();
+    let id = stand_in.session(0).id;
+    stand_in.shared.end(&id, Outcome::Completed, "client-left", "the client hung up");
+    let ran = finish(child).await.expect(0);
+    ran.says(&["503 Service Unavailable with \"no healthy upstream\"; asking again"]);
+
+    operated.silent.send_replace(2);
+    let ran = callbox(&stand_in.url, &["drain", "--bot", "parrot"]).await.expect(0);
+    ran.says(&["asking again", "left to finish"]);
+}
+
+#[tokio::test]
 async fn a_rollout_is_followed_until_the_old_version_is_gone() {
     let stand_in = StandIn::new(Mood::Parrot).await;
     let url = &stand_in.url;

@@ -64,17 +64,26 @@ async fn after_a_crash_calls_and_starts_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_nobody_claims_is_ended() {
+async fn a_call_that_nobody_claims_is_ended_unless_the_store_is_another_one() {
     let home = Home::new();
+    Dispatcher::ready(&home, BOTS).await.stop().await;
+    let database = home.data().join("callbox.db");
+    let before = home.path().join("before-the-call");
+    std::fs::copy(&database, &before).unwrap();
     let dispatcher = Dispatcher::ready(&home, BOTS).await;
     let (_, mut wire) = call(&dispatcher).await;
     dispatcher.kill().await;
     assert_echo(&mut wire, "still there").await;
     assert_eq!((home.machines(), home.relays().len()), (1, 1), "both outlive a crash");
-    // A store that was lost, or restored from before the call.
+    // A store that is not there, as when the variable that says where it is was forgotten.
     for file in ["callbox.db", "callbox.db-wal", "callbox.db-shm"] {
         std::fs::remove_file(home.data().join(file)).unwrap();
     }
+    home.sweep(&[]).await.expect(1);
+    assert_echo(&mut wire, "not swept").await;
+    assert_eq!((home.machines(), home.relays().len()), (1, 1), "nothing was touched");
+    // The right one, restored from before the call.
+    std::fs::copy(&before, &database).unwrap();
     let dispatcher = Dispatcher::serving(&home, BOTS).await;
     until("the machine is swept", PATIENCE, || home.machines() == 0).await;
     let closed = wire.closed().await;

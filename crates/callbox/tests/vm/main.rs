@@ -18,6 +18,7 @@ mod clock;
 mod crash_policy;
 mod crashes;
 mod deadline;
+mod fly;
 mod lost;
 mod operator;
 mod refusals;

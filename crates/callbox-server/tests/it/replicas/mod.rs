@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callbox_core::{Session, SessionId, SessionSpec};
+use callbox_core::{EventKind, Session, SessionId, SessionSpec, State};
 use callbox_machines::Script;
-use callbox_protocol::api::{ReplicaList, ReplicaState};
+use callbox_protocol::api::{Drain, ReplicaList, ReplicaState};
 use callbox_server::{replica::SILENCE, store::NewSession};
 use futures::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode};
@@ -55,6 +55,33 @@ async fn replicas_are_listed_with_what_they_drive() {
     }
     let stranger = b.request(Method::GET, "/v1/replicas", &house.public).send().await.unwrap();
     assert_eq!(stranger.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_drain_and_its_warnings_are_of_the_dispatcher_that_drives() {
+    let house = House::on_sqlite(Script::default()).await;
+    let (a, b) = (house.dispatcher().await, house.dispatcher().await);
+    let body = json!({ "bot": "parrot", "transport": "fake" });
+    let (id, _) = a.start(body.clone(), None).await;
+    a.wait(&id, "ready").await;
+    let handle = a.plane().handle(SessionId::parse(&id).unwrap()).unwrap();
+    handle.tell(EventKind::ClientJoined);
+    handle.until(|session| session.state == State::Live).await.unwrap();
+    let (own, _) = b.start(body, None).await;
+    let watching = b.get(&format!("/v1/sessions/{id}/events")).await;
+    let begin = b.request(Method::POST, "/v1/drain", &house.private);
+    let begun = begin.json(&json!({ "deadline_ms": 500 })).send().await.unwrap();
+    let begun: Drain = begun.json().await.unwrap();
+    assert_eq!((begun.replica.as_str(), begun.live), (b.plane().replicas.id(), 1));
+    let other: Drain = a.get("/v1/drain").await.json().await.unwrap();
+    assert_eq!((other.replica.as_str(), other.draining), (a.plane().replicas.id(), false));
+    // By then the warning would have come, had there been one.
+    assert_eq!(code(&b.wait(&own, "ended").await), "drained");
+    a.end(&id).await;
+    let told = watching.text().await.unwrap();
+    assert!(told.contains("\"live\"") && told.contains("\"ended\""), "{told}");
+    assert!(!told.contains("event: warning"), "nobody ends this call: {told}");
+    house.is_empty().await;
 }
 
 #[tokio::test]
@@ -205,7 +232,7 @@ async fn a_session_whose_host_is_gone_for_good_ends() {
         restarts: callbox_core::Restarts { most: 0, within: Duration::ZERO },
     };
     let session = Session::accepted(spec, callbox_server::now());
-    let admitted = callbox_core::EventKind::Admitted;
+    let admitted = EventKind::Admitted;
     let event = callbox_core::Event { at: callbox_server::now(), kind: admitted };
     let Ok(callbox_core::Applied::Changed(session)) = callbox_core::apply(&session, &event) else {
         panic!("a queued session is admitted")

@@ -9,7 +9,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// All that may be in a data directory in which nothing runs.
-const KEPT: [&str; 14] = [
+const KEPT: [&str; 15] = [
+    "deployment",
     "replica",
     "clock",
     "callbox.db",
