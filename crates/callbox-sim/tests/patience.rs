@@ -1,6 +1,5 @@
 //! How long who is waited for. Time stands still here until everybody waits, so minutes cost
-//! nothing: no sockets, no logs, and the store in memory. Here and not with the dispatcher's other
-//! tests, because only this crate's tokio can stop the time.
+//! nothing: no sockets, no logs, and the store in memory.
 #![allow(clippy::unwrap_used)]
 
 use std::{sync::Arc, time::Duration};

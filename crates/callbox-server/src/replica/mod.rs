@@ -168,16 +168,17 @@ impl Replicas {
     }
 
     /// Whether we have not been able to say that we live for so long that others will give our host
-    /// up, with the machines that only we reach.
+    /// up, with the machines that only we reach. Where nobody else was ever seen nobody will: calls
+    /// go on while the database is away.
     pub fn is_given_up_soon(&self, config: &Config) -> bool {
         let lease = *self.lease.borrow();
-        self.may_be_shared() && !lease.held && lease.since.elapsed() >= config.orphan_after
+        self.shared() && !lease.held && lease.since.elapsed() >= config.orphan_after
     }
 
     /// Resolves when that is so, unless the lease changes before.
     pub async fn given_up_soon(&self, config: &Config) {
         let lease = *self.lease.borrow();
-        if lease.held || !self.may_be_shared() {
+        if lease.held || !self.shared() {
             return std::future::pending().await;
         }
         sleep_until(lease.since + config.orphan_after).await;

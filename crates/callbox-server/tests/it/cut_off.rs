@@ -8,6 +8,7 @@ use callbox_server::{
     replica, serve,
     store::{Memory, Replica, Store as _},
 };
+use callbox_transports::Presence;
 use http::{Request, StatusCode};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tower::ServiceExt as _;
@@ -116,6 +117,8 @@ async fn calls_of_a_host_are_ended_before_others_give_it_up() {
     let store = Moody { shared: true, ..Moody::default() };
     let outside = Outside::new(store.clone());
     outside.provider.set(|script| script.on_this_host = true);
+    let them = Replica { id: "them".into(), place: "there".into(), url: String::new() };
+    store.beat(&them).await.unwrap();
     let app = Still::new(&outside, BOTS).await;
     let mut machines = Vec::new();
     let ids = [app.start("here").await, app.start("here").await];
@@ -139,4 +142,21 @@ async fn calls_of_a_host_are_ended_before_others_give_it_up() {
     assert_eq!(app.end(ids[0]).await, "machine-lost");
     assert_eq!(app.end(ids[1]).await, "bot-finished");
     assert_eq!(outside.provider.made(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_host_that_is_alone_go_on_however_long_its_database_is_away() {
+    let store = Moody { shared: true, ..Moody::default() };
+    let outside = Outside::new(store.clone());
+    outside.provider.set(|script| script.on_this_host = true);
+    outside.rooms.set(|script| script.presence = Some(Presence { bot: true, clients: 1 }));
+    let app = Still::new(&outside, BOTS).await;
+    let id = app.start("here").await;
+    let machine =
+        app.until(id, |session| session.state == State::Live).await.machine_name().unwrap();
+    store.is(Mood::Away);
+    sleep(Duration::from_secs(200)).await;
+    store.is(Mood::Fine);
+    outside.provider.agent(&machine).unwrap().exit_bot(0);
+    assert_eq!(app.end(id).await, "bot-finished");
 }

@@ -189,7 +189,7 @@ async fn a_shutdown_that_drains_waits_for_calls_and_is_not_cancelled() {
     let app = app.shut_down();
     let draining = async {
         while ready(&app).await.0 == StatusCode::OK {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(SOON, draining).await.unwrap();
