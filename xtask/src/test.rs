@@ -98,13 +98,13 @@ fn rust(yes: bool) -> anyhow::Result<()> {
     step("rust tests", cargo(&test).env(postgres::ADDRESS, &server.url))?;
     let mut test = vec!["test", "--locked"];
     test.extend(STOPPED_TIME.iter().flat_map(|package| ["-p", package]));
-    step("rust tests in stopped time", &mut cargo(&test))?;
+    step("rust tests in stopped time", cargo(&test).env(postgres::ADDRESS, &server.url))?;
     let joins = ["test", "--locked", "-p", "callbox-agent", "--features", "join", "join"];
     step("the agent that dials", &mut cargo(&joins))
 }
 
 /// Packages whose tests stop the time, beside the simulation (`sim`).
-const STOPPED_TIME: [&str; 2] = ["callbox-machines", "callbox-standins"];
+const STOPPED_TIME: [&str; 3] = ["callbox-machines", "callbox-server", "callbox-standins"];
 
 /// Where the images that tests use are kept from run to run.
 pub fn data_dir() -> anyhow::Result<PathBuf> {
