@@ -40,8 +40,8 @@ pub fn create_data_dir(path: &Path) -> Result<(), CliError> {
 }
 
 /// A dispatcher that was killed may leave a child between its fork and its exec, which has all
-/// files of its parent open: the lock is free a moment later.
-const STILL_HELD: Duration = Duration::from_secs(2);
+/// files of its parent open: the lock is free a moment later, and the address that it served on.
+pub const STILL_HELD: Duration = Duration::from_secs(2);
 
 /// A data directory that is ours as long as this is there.
 #[derive(Debug)]

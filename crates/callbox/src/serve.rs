@@ -1,6 +1,12 @@
 //! `callbox serve`: run a dispatcher.
 
-use std::{collections::BTreeSet, io::IsTerminal as _, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io::{ErrorKind, IsTerminal as _},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use callbox_core::ReadyWhen;
 use callbox_machines::{Budget, FakeProvider, Local, Provider, Script};
@@ -18,13 +24,14 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    time::{Instant, sleep},
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     error::CliError,
     fly, open_files,
-    operator::{ConfigArgs, host_config, lock},
+    operator::{ConfigArgs, STILL_HELD, host_config, lock},
 };
 
 /// Run a dispatcher
@@ -111,9 +118,18 @@ fn check_names(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What an earlier dispatcher left between its fork and its exec has its listener open, too.
 async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| CliError::Listen { address, source })
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < STILL_HELD => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Err(source) => return Err(CliError::Listen { address, source }),
+        }
+    }
 }
 
 /// Opens the providers that some bot names, and those that living sessions of ours name, whose bots
@@ -216,4 +232,23 @@ fn signals() -> Result<impl Future<Output = ()> + Send, CliError> {
     Ok(async move {
         let _ = shutdown.await;
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_a_dying_dispatcher_still_holds_is_waited_for() {
+        let dying = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = dying.local_addr().expect("an address");
+        let (listening, ()) = tokio::join!(listen(address), async {
+            // It is tried, and in vain, before the other one goes.
+            sleep(Duration::from_millis(50)).await;
+            drop(dying);
+        });
+        let held = listening.expect("it is free by now");
+        let refused = listen(held.local_addr().expect("an address")).await.map(drop);
+        assert!(matches!(refused, Err(CliError::Listen { .. })), "somebody serves there for good");
+    }
 }

@@ -37,8 +37,7 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// When the store does not answer.
 pub async fn begin(plane: &Arc<Plane>) -> Result<(Task<()>, usize), StoreError> {
     plane.store.beat(&plane.replicas.me()).await?;
-    plane.replicas.hold(false);
-    plane.replicas.hold(true);
+    plane.replicas.begin_to_hold();
     let beating = plane.spawn(beats(Arc::clone(plane)));
     let taking_up = async {
         look_around(plane).await?;

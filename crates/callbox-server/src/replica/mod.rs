@@ -190,6 +190,13 @@ impl Replicas {
         lease.held.then(|| lease.since.elapsed())
     }
 
+    /// We said that we live, for the first time: whatever was before is another's.
+    fn begin_to_hold(&self) {
+        self.lease.send_modify(|lease| {
+            *lease = Lease { held: true, since: Instant::now(), turn: lease.turn + 1 };
+        });
+    }
+
     fn hold(&self, held: bool) {
         self.lease.send_if_modified(|lease| {
             if lease.held == held {
