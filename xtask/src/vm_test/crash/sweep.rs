@@ -14,8 +14,8 @@ use super::super::scene::{
     api::PATIENCE,
     caller::{self, Events, How, Line, Plan},
     dispatcher::{Dispatcher, Home},
-    host::{Leak, Looker, Owners},
-    settle::until_nothing_is_left,
+    host::{Leak, Looker},
+    settle::{until_nothing_is_left, what_stays},
     watch::Watch,
 };
 
@@ -142,7 +142,7 @@ fn die_after(home: &Home, after: u64) -> anyhow::Result<Crash> {
         Err(error) => crash.lost = Some(format!("{error:#}")),
     }
     next.end(Signal::TERM)?;
-    crash.leaked.extend(looker.look().leaks(&Owners::default()));
+    crash.leaked.extend(what_stays(&mut looker));
     looker.remove_hierarchies();
     crash.took = began.elapsed();
     Ok(crash)

@@ -15,8 +15,8 @@ use super::{
         api::PATIENCE,
         caller::{self, Events, How, Line, Outcome, Phase, Plan},
         dispatcher::{Dispatcher, Home},
-        host::{Leak, Looker, Owners},
-        settle::until_nothing_is_left,
+        host::{Leak, Looker},
+        settle::{until_nothing_is_left, what_stays},
         watch::Watch,
     },
     control,
@@ -368,7 +368,7 @@ impl Rounds<'_> {
         let bought = strangers.map(|id| (id.clone(), "nobody was given it".to_owned()));
         self.tally.doubled.extend(bought.collect::<Vec<_>>());
         self.dispatcher.end(Signal::TERM)?;
-        let leaks = self.looker.look().leaks(&Owners::default());
+        let leaks = what_stays(&mut self.looker);
         self.leaked("after the last dispatcher", leaks);
         for found in self.home.sweep(&["--dry-run"])? {
             let name = format!("{} {}", found["kind"], found["name"]);

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -57,7 +58,10 @@ pub struct Home {
 impl Home {
     pub fn new(callbox: &Path, data_dir: &Path, store: Option<String>) -> anyhow::Result<Home> {
         // Sockets of machines are below, so the path has to be short.
-        let path = std::env::temp_dir().join(format!("cbkill-{}", std::process::id()));
+        // What failed on one store is kept, while the next one is tried.
+        static HOMES: AtomicU32 = AtomicU32::new(0);
+        let number = HOMES.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("cbkill-{}-{number}", std::process::id()));
         let home = Home { path, built: callbox.to_owned(), store };
         fs::create_dir(&home.path)
             .with_context(|| format!("cannot create {}", home.path.display()))?;
