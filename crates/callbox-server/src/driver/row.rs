@@ -135,7 +135,12 @@ impl Driver {
     /// Whatever changed the row, this is it now.
     pub(super) fn is_now(&mut self, row: Versioned) {
         let driver = row.replica.as_deref();
-        self.not_ours = driver.is_some_and(|driver| driver != self.plane.replicas.id());
+        self.not_ours = match driver {
+            Some(driver) => driver != self.plane.replicas.id(),
+            // Whoever drove it meanwhile has left it to the next one on its host: its machine is
+            // there, and we would make a second one.
+            None => !self.plane.replicas.reaches(&row.session),
+        };
         if self.not_ours {
             tracing::info!(replica = driver, "another dispatcher goes on with this session");
         } else {
