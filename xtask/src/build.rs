@@ -13,23 +13,25 @@ const GUEST: &str = "x86_64-unknown-linux-musl";
 
 /// The agent for guests: static, so that it runs in any image.
 pub fn agent() -> anyhow::Result<PathBuf> {
+    guest("build the guest agent", &[])
+}
+
+fn guest(what: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
     guest_target()?;
-    let args =
-        ["build", "--locked", "-p", "callbox-agent", "--profile", "agent", "--target", GUEST];
-    step("build the guest agent", &mut host::cargo(&args))?;
+    let mut args = vec!["build", "--locked", "-p", "callbox-agent", "--profile", "agent"];
+    args.extend(["--target", GUEST]);
+    args.extend(features);
+    step(what, &mut host::cargo(&args))?;
     Ok(host::target().join(GUEST).join("agent/callbox-agent"))
 }
 
 /// The agent as a program of an image, beside the recipe that wants it. Before [`agent`], as both
 /// have the same name on the way.
 pub fn agent_that_dials() -> anyhow::Result<()> {
-    guest_target()?;
-    let mut args = vec!["build", "--locked", "-p", "callbox-agent", "--features", "join"];
-    args.extend(["--profile", "agent", "--target", GUEST]);
-    step("build the agent that dials", &mut host::cargo(&args))?;
+    let built = guest("build the agent that dials", &["--features", "join"])?;
     let place = host::root().join("images/built/callbox-agent");
     std::fs::create_dir_all(place.parent().context("it has a directory")?)?;
-    put_beside(&host::target().join(GUEST).join("agent/callbox-agent"), &place)
+    put_beside(&built, &place)
 }
 
 /// The compiler's library for guests. `rust-toolchain.toml` names it, but a rustup that may not

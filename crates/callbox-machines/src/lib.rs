@@ -263,12 +263,16 @@ pub enum StartFault {
 }
 
 impl StartFault {
-    /// What a failed preparation means: the agent's refusal is the bot's doing, everything else
+    /// What a failed preparation or wake means: the agent's refusal is the bot's doing, everything else
     /// the provider's.
     pub fn of_prepare(error: LinkError) -> StartFault {
         match error {
             LinkError::Agent { error, .. } => {
                 StartFault::Bot { detail: error.message, log_tail: error.log_tail }
+            }
+            // A bot that does not prove that it differs from its template.
+            error @ LinkError::NotReseeded { .. } => {
+                StartFault::Bot { detail: error.to_string(), log_tail: Vec::new() }
             }
             error => StartFault::Provider(Fault::unavailable(error)),
         }

@@ -226,15 +226,12 @@ async fn warn(plane: &Plane, handle: Handle) {
         let called = handle.until(to_warn).await;
         let Some(session) = called.filter(|session| !over(session)) else { return };
         let deadline = warning_due(plane, &session, None).await;
-        let incarnation = handle.session.borrow().incarnation;
-        if !to_warn(&handle.session.borrow()) {
-            // Its bot died meanwhile: the next one is warned once the call goes on.
+        let session = handle.session.borrow().clone();
+        if over(&session) || !to_warn(&session) {
+            // It is over, or its bot died meanwhile: the next one is warned once the call goes on.
             continue;
         }
-        if over(&handle.session.borrow()) {
-            return;
-        }
-        warned = incarnation;
+        warned = session.incarnation;
         let told = driver::warn(plane, handle.link.clone(), deadline, EndCode::Drained).await;
         metrics::warned(told.is_ok());
         // Its log is closed once it has ended.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use callbox_protocol::join::{JOIN_FILE, Join};
 
 use crate::boot::RUN_DIR;
+use crate::complain;
 use crate::place::Image;
 
 const USAGE: &str = "usage: callbox-agent join [--config FILE] [-- PROGRAM [ARGUMENT…]]";
@@ -43,7 +44,7 @@ pub(super) fn take(path: &Path) -> io::Result<Join> {
     })?;
     if let Err(error) = fs::remove_file(path) {
         // A file system that is read-only protects the bot's host no less.
-        eprintln!("callbox-agent: {} stays: {error}", path.display());
+        complain(&format!("{} stays: {error}", path.display()));
     }
     Ok(join)
 }

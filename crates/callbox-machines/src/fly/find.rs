@@ -53,18 +53,18 @@ impl Inner {
         change(self.known.lock().expect("no panic while held").entry(name.to_owned()).or_default());
     }
 
+    fn known<T>(&self, name: &str, look: impl FnOnce(&Known) -> Option<T>) -> Option<T> {
+        look(self.known.lock().expect("no panic while held").get(name)?)
+    }
+
     pub fn known_place(&self, name: &str) -> Option<Place> {
-        self.known.lock().expect("no panic while held").get(name)?.place.clone()
+        self.known(name, |known| known.place.clone())
     }
 
     /// Where the machine of this name is, if there is one. After a create whose fate is not known,
     /// only when it has had the time to show up.
     pub async fn find(&self, name: &str) -> Result<Option<Place>, Fault> {
-        let asked = {
-            let known = self.known.lock().expect("no panic while held");
-            known.get(name).and_then(|known| known.asked.clone())
-        };
-        if let Some(mut asked) = asked {
+        if let Some(mut asked) = self.known(name, |known| known.asked.clone()) {
             // Ends with an error, when whoever asks has its answer or gave up.
             while asked.changed().await.is_ok() {}
         }
@@ -76,10 +76,7 @@ impl Inner {
                 self.know(name, |known| known.place = Some(place.clone()));
                 return Ok(Some(place));
             }
-            let doubt = {
-                let known = self.known.lock().expect("no panic while held");
-                known.get(name).and_then(|known| known.doubt)
-            };
+            let doubt = self.known(name, |known| known.doubt);
             if doubt.is_none_or(|since| since.elapsed() > SETTLES) {
                 return Ok(None);
             }

@@ -47,12 +47,6 @@ impl Inner {
                 Err(LinkError::Closed | LinkError::Hello(_)) => {
                     link = self.agent_of(&spec.name, place).await?;
                 }
-                Err(error @ LinkError::NotReseeded { .. }) => {
-                    return Err(StartFault::Bot {
-                        detail: error.to_string(),
-                        log_tail: Vec::new(),
-                    });
-                }
                 Err(error) => return Err(StartFault::of_prepare(error)),
             }
         }

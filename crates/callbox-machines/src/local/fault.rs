@@ -9,13 +9,10 @@ use crate::StartFault;
 /// What the bot did wrong is told apart from what the host did.
 pub(super) fn start_fault(error: Error) -> StartFault {
     match error {
-        Error::Link { source: source @ LinkError::Agent { .. }, .. } => {
-            StartFault::of_prepare(source)
-        }
-        // A bot that does not prove that it differs from its template.
-        Error::Link { source: source @ LinkError::NotReseeded { .. }, .. } => {
-            StartFault::Bot { detail: source.to_string(), log_tail: Vec::new() }
-        }
+        Error::Link {
+            source: source @ (LinkError::Agent { .. } | LinkError::NotReseeded { .. }),
+            ..
+        } => StartFault::of_prepare(source),
         error => StartFault::Provider(fault(error)),
     }
 }

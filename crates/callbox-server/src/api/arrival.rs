@@ -10,7 +10,7 @@ use axum::{
 use callbox_core::{MachineState, Session, of_machine_name};
 use callbox_link::over_websocket;
 use callbox_protocol::join::BOOT_HEADER;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -20,7 +20,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{App, carried::forward, error::Error};
+use super::{App, caller::bearer, carried::forward, error::Error};
 use crate::plane::over;
 
 /// Largest message. What the agent sends at once is far smaller.
@@ -44,7 +44,6 @@ pub async fn link(
         }
     };
     let provider = app.plane.providers.get(session.provider.as_str()).map(Arc::clone);
-    let provider = provider.filter(|provider| provider.arrivals().is_some());
     let provider = provider.ok_or(Error::UnknownMachine)?;
     let arrivals = provider.arrivals().ok_or(Error::UnknownMachine)?;
     let (token, boot) = shown(request.headers())?;
@@ -85,10 +84,11 @@ const BAD_TOKEN: Error = Error::Unauthorized { problem: "this token is not this 
 /// The agent's token, and the process that it says it is.
 fn shown(headers: &HeaderMap) -> Result<(&str, &str), Error> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let token = text(header::AUTHORIZATION.as_str()).and_then(|text| text.strip_prefix("Bearer "));
     let is_boot = |boot: &&str| boot.len() == 32 && boot.bytes().all(|b| b.is_ascii_hexdigit());
     let boot = text(BOOT_HEADER).filter(is_boot);
-    token.zip(boot).ok_or(Error::Unauthorized { problem: "this is for machines of sessions" })
+    bearer(headers)
+        .zip(boot)
+        .ok_or(Error::Unauthorized { problem: "this is for machines of sessions" })
 }
 
 /// Whether this machine is not, and will never again be, the one that the session needs.

@@ -3,7 +3,7 @@
 
 use axum::{
     extract::{FromRequestParts, Query},
-    http::{HeaderValue, header, request::Parts},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use callbox_core::SessionId;
 use serde::Deserialize;
@@ -83,14 +83,17 @@ struct TokenQuery {
     token: Option<String>,
 }
 
+/// What stands in `Authorization: Bearer …`.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
+}
+
 /// The credential that was sent: header first, `?token=` for those who cannot send headers.
 fn credential(parts: &Parts) -> Option<String> {
-    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = header.and_then(|value| {
-        let (scheme, rest) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim().to_owned())
-    });
-    bearer.or_else(|| Query::<TokenQuery>::try_from_uri(&parts.uri).ok()?.0.token)
+    let sent = bearer(&parts.headers).map(str::to_owned);
+    sent.or_else(|| Query::<TokenQuery>::try_from_uri(&parts.uri).ok()?.0.token)
 }
 
 impl FromRequestParts<App> for Participant {

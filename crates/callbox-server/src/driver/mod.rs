@@ -124,7 +124,7 @@ pub async fn accept(plane: &Arc<Plane>, new: NewSession) -> Result<Inserted, Sto
 /// Why no session may live here any more, if that is so.
 fn ends_all(plane: &Plane) -> Option<EndReason> {
     // One that is left to the next dispatcher is as good as one that was accepted before.
-    if plane.closing() && plane.config.on_shutdown == OnShutdown::End {
+    if plane.closing() && plane.config.on_shutdown != OnShutdown::Leave {
         let why = EndReason::new(EndCode::DispatcherShutdown, "the dispatcher was shut down");
         return Some(why);
     }
