@@ -72,12 +72,24 @@ impl World {
         self.inner().heard_of.insert(replica.to_owned(), Instant::now());
     }
 
-    /// Somebody who does not reach the session's machine took the session over: its machine may be
-    /// given up, if the store has not heard of its host for long enough at that moment.
-    fn place_is_given_up(&self, id: SessionId, place: &str) {
+    /// This replica lets go of these.
+    fn lets_go(&self, replica: &str, driven: &[SessionId]) {
+        self.hears_of(replica);
         let mut inner = self.inner();
-        if inner.heard_of.get(place).is_none_or(|heard| heard.elapsed() >= LOST) {
-            inner.facts(id).did(Cause::HostLost);
+        driven.iter().for_each(|id| inner.facts(*id).let_go = Some(Instant::now()));
+    }
+
+    /// The session was taken over by somebody who may not reach its machine. That one is given up
+    /// if nobody was near it for long enough at that moment: since its driver let go, or, if that
+    /// died, since its host was heard of. (A process that comes up there meanwhile, and dies before
+    /// it takes up what it finds, is near no machine.)
+    fn is_taken_over(&self, session: &Session, by: &Replica) {
+        let mut inner = self.inner();
+        let let_go = inner.facts(session.id).let_go.take();
+        let heard = let_go.or_else(|| inner.heard_of.get(&session.place).copied());
+        let near = session.place.is_empty() || session.place == by.place;
+        if !near && heard.is_none_or(|heard| heard.elapsed() >= LOST) {
+            inner.facts(session.id).did(Cause::HostLost);
         }
     }
 }
@@ -164,10 +176,7 @@ impl Store for SimStore {
             let taken = store.take_over(&replica, silence, lost, limit).await?;
             for row in &taken {
                 world.note("taken-over", || format!("{who} {}", row.session.id));
-                let place = &row.session.place;
-                if !place.is_empty() && *place != replica.place {
-                    world.place_is_given_up(row.session.id, place);
-                }
+                world.is_taken_over(&row.session, &replica);
             }
             Ok(taken)
         };
@@ -182,7 +191,7 @@ impl Store for SimStore {
     async fn retire(&self, replica: &str) -> Result<(), StoreError> {
         let ((world, store, _), replica) = (self.parts(), replica.to_owned());
         let work = async move {
-            world.hears_of(&replica);
+            world.lets_go(&replica, &store.driven(&replica).await?);
             store.retire(&replica).await
         };
         self.ask("retire", work).await

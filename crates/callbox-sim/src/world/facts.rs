@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use callbox_core::EndCode;
+use tokio::time::Instant;
 
 /// Causes, each of which justifies some ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +40,8 @@ pub struct Facts {
     causes: BTreeSet<Cause>,
     /// Names of machine objects that got the session's data, with their incarnation.
     pub told: Vec<(u32, u64)>,
+    /// Its last driver let go of it then, and nobody has taken it over since.
+    pub let_go: Option<Instant>,
 }
 
 impl Facts {
