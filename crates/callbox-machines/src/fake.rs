@@ -16,8 +16,8 @@ use callbox_protocol::agent::Phase;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Admission, BotMachine, BotVersion, Claims, ImageRun, Listed, MachineSpec, Progress, Provider,
-    Reserve, ReserveLevel, StartFault, Started,
+    Admission, BotMachine, BotVersion, Claims, ImageRun, Listed, MachineSpec, Prices, Progress,
+    Provider, Reserve, ReserveLevel, StartFault, Started,
 };
 
 /// What the fake does when it is asked. Can be changed while it runs.
@@ -49,6 +49,8 @@ pub struct Script {
     pub prepare_fails: Option<StartFault>,
     /// `filled` fails like this.
     pub fill_fails: Option<StartFault>,
+    /// What each machine costs, and what one in reserve does; none: nothing.
+    pub prices: Option<Prices>,
     /// What each machine uses; none: it cannot be told.
     pub usage: Option<Usage>,
     /// `destroy` waits until [`FakeProvider::release`].
@@ -350,6 +352,10 @@ impl Provider for FakeProvider {
             .collect()
     }
 
+    fn prices(&self, _bot: &BotMachine) -> Option<Prices> {
+        self.script().prices.clone()
+    }
+
     async fn usage(&self, name: &str) -> Result<Option<Usage>, Fault> {
         if self.script().usage_silent {
             return std::future::pending().await;
@@ -376,6 +382,7 @@ impl Provider for FakeProvider {
             start: from.into(),
             stages,
             not_enforced: Vec::new(),
+            price: self.script().prices.clone().map(|prices| prices.machine),
         };
         let health = link.health().await.map_err(Fault::unavailable)?;
         if matches!(health.phase, Phase::Awake | Phase::InSession) {

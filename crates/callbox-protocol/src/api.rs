@@ -174,6 +174,47 @@ pub struct Session {
     /// What the machine uses or used of its host; absent where its provider cannot tell.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// What the session costs or has cost; absent where its machines cost nothing, or nobody knows.
+    #[serde(default)]
+    pub cost: Option<Cost>,
+}
+
+/// An estimate by list prices: without traffic, taxes and discounts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Cost {
+    /// US dollars for the session's machines.
+    pub machine_usd: f64,
+    /// Milliseconds that they ran: from the first one's start until nothing is left, or now.
+    pub machine_ms: f64,
+    /// The day that the prices are of.
+    pub prices_as_of: String,
+}
+
+/// What machines cost (`GET /v1/prices`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PriceList {
+    /// A line for each bot, by name.
+    pub bots: Vec<BotPrice>,
+}
+
+/// What one bot's machines cost, as this dispatcher is configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BotPrice {
+    /// The bot.
+    pub bot: String,
+    /// Who runs its machines.
+    pub provider: String,
+    /// US dollars for an hour of a session; absent where it costs nothing, or nobody knows.
+    pub session_usd_per_hour: Option<f64>,
+    /// Machines that shall wait in this dispatcher's reserve.
+    pub reserve: u32,
+    /// US dollars for a day of all of them; absent as before.
+    pub reserve_usd_per_day: Option<f64>,
+    /// The day that the prices are of.
+    pub prices_as_of: Option<String>,
 }
 
 /// How well a machine is kept apart from its host and from others.

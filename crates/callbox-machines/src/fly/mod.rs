@@ -7,6 +7,7 @@ mod create;
 mod fault;
 mod find;
 mod pace;
+mod price;
 mod request;
 mod start;
 
@@ -25,8 +26,8 @@ use tokio::time::{Instant, sleep, timeout};
 pub use callbox_fly::{BASE_URL, ClientError, Token};
 
 use crate::{
-    Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Progress, Provider,
-    StartFault, Started,
+    Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Prices, Progress,
+    Provider, StartFault, Started,
 };
 use fault::fault;
 use find::Known;
@@ -61,6 +62,10 @@ pub struct FlyConfig {
     pub deployment: String,
     /// How long a machine lives without a dispatcher.
     pub orphan_after: Duration,
+    /// What machines cost.
+    pub prices: callbox_fly::Prices,
+    /// How large a bot's image is taken to be, in GB: what a machine that does not run costs.
+    pub image_gb: f64,
 }
 
 /// The provider `fly`.
@@ -128,6 +133,10 @@ impl Provider for Fly {
 
     fn not_enforced(&self) -> Vec<String> {
         vec![WALLS.into()]
+    }
+
+    fn prices(&self, bot: &BotMachine) -> Option<Prices> {
+        self.inner.prices(bot)
     }
 
     fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {

@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use callbox_core::{FaultKind, SessionId, machine_name};
-use callbox_fly::{Action, Client, Token};
+use callbox_fly::{Action, Client, Prices, Token};
 use callbox_link::fake::{FakeAgent, Script as AgentScript};
 use callbox_machines::{
     Cloud, Fly, MachineSpec, Made, Provider as _, StartFault, contract, fly::FlyConfig,
@@ -55,6 +55,8 @@ impl Cloudy {
             authorities: None,
             deployment: "d1".into(),
             orphan_after: Duration::from_secs(120),
+            prices: prices(),
+            image_gb: 2.0,
         };
         let client = Client::new(&url, &Token::new(TOKEN)).expect("a client");
         let fly = Arc::new(Fly::new(client, config, b"secret"));
@@ -77,6 +79,9 @@ impl Cloudy {
         let started = started.unwrap_or_else(|_| panic!("{why}: it does not start"));
         let started = started.unwrap_or_else(|fault| panic!("{why}: {fault}"));
         assert_eq!(started.facts.accelerator, "fly");
+        let price = started.facts.price.expect("Fly wants money");
+        // A shared processor and 512 MiB in iad.
+        assert_eq!((price.nano_usd_per_s, price.as_of.as_str()), (1_233, "2026-06-07"), "{why}");
         assert_eq!(self.machines(), std::slice::from_ref(&spec.name), "{why}");
     }
 
@@ -86,6 +91,17 @@ impl Cloudy {
             .unwrap_or_else(|_| panic!("{why}: it is not destroyed"))
             .unwrap_or_else(|fault| panic!("{why}: {fault}"));
         assert_eq!(self.machines(), [] as [String; 0], "{why}");
+    }
+}
+
+fn prices() -> Prices {
+    Prices {
+        as_of: "2026-06-07".into(),
+        shared_cpu: 0.695,
+        performance_cpu: 21.0,
+        memory_gb: 5.0,
+        rootfs_gb: 0.15,
+        regions: [("iad".to_owned(), 1.0), ("ord".to_owned(), 1.25)].into(),
     }
 }
 
