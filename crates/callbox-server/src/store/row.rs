@@ -72,6 +72,8 @@ struct Doc {
     bot_said: Option<i64>,
     #[serde(default)]
     bot_present: Option<i64>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    room_options: Value,
     /// What a newer replica wrote, who still wants it.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -133,6 +135,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         transport,
         provider,
         body,
+        room_options,
         base_url,
         labels,
         version,
@@ -201,6 +204,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         bot_ready: Some(*ready),
         bot_said: moments.bot_said.map(Time::as_micros),
         bot_present: moments.bot_present.map(Time::as_micros),
+        room_options: room_options.clone(),
         unknown: unknown.clone(),
     };
     Row {
@@ -230,6 +234,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
         transport: doc.transport,
         provider: doc.provider,
         body: doc.body,
+        room_options: doc.room_options,
         base_url: doc.base_url,
         labels: doc.labels,
         version: doc.bot_version,

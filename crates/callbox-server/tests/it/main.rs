@@ -21,6 +21,7 @@ mod readiness;
 mod replicas;
 mod restart;
 mod rollout;
+mod rooms;
 mod silent;
 mod start;
 mod still;

@@ -38,6 +38,7 @@ fn session(bot: &str, at: i64) -> Session {
         transport: "websocket".into(),
         provider: "fake".into(),
         body: json!({ "deep": [1, null, "ü"] }),
+        room_options: json!({ "deep": [null, "ü"] }),
         base_url: "ws://127.0.0.1:1".into(),
         labels: [("tenant".to_owned(), "größe".to_owned())].into(),
         version: Some("sha256:abc".into()),

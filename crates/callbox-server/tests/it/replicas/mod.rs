@@ -223,6 +223,7 @@ async fn a_session_whose_host_is_gone_for_good_ends() {
         transport: "fake".into(),
         provider: "fake".into(),
         body: Value::Null,
+        room_options: Value::Null,
         base_url: "ws://127.0.0.1:1".into(),
         labels: [].into(),
         version: None,
