@@ -33,6 +33,8 @@ pub struct Script {
     pub ensure_held: bool,
     /// So many machines have room; the reserve counts. None: any number.
     pub room: Option<usize>,
+    /// Machines are asked for too fast.
+    pub too_fast: bool,
     /// So many machines may start at once. None: any number.
     pub max_starting: Option<usize>,
     /// So many machines are in reserve, for whichever bot comes; taken by `ensure` and `shed`.
@@ -305,19 +307,21 @@ impl Provider for FakeProvider {
     }
 
     fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
-        let Script { room, reserve, reserve_for_others: others, .. } = *self.script();
+        let Script { room, reserve, reserve_for_others: others, too_fast, .. } = *self.script();
+        let granted = match too_fast {
+            true => Admission::Later { detail: "one after the other".into() },
+            false => Admission::Granted,
+        };
         let taking = if reserve > 0 { self.taking(claimed) } else { 0 };
         let claimed = claimed.count();
         let Some(room) = room else {
-            return Ok(if taking < reserve { Admission::Prepared } else { Admission::Granted });
+            return Ok(if taking < reserve { Admission::Prepared } else { granted });
         };
         let detail = format!("{} of {room} places are taken", claimed + reserve + others);
         Ok(match claimed {
             _ if taking < reserve => Admission::Prepared,
             _ if room == 0 => Admission::Never { detail },
-            claimed if claimed + reserve - reserve.min(taking) + others < room => {
-                Admission::Granted
-            }
+            claimed if claimed + reserve - reserve.min(taking) + others < room => granted,
             _ => Admission::Full { detail },
         })
     }

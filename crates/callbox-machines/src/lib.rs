@@ -388,6 +388,15 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// How long it is from one start to the next while many are wanted, where its provider sets
+    /// that; none where it does not matter.
+    fn start_pace(&self) -> Option<Duration> {
+        None
+    }
+
+    /// So many dispatchers share the provider's limits from now on, this one among them.
+    fn share(&self, _replicas: usize) {}
+
     /// How far the bots' reserves are filled.
     fn reserves(&self) -> Vec<Reserve> {
         Vec::new()

@@ -3,6 +3,7 @@
 //! The agent is the entry point of the bot's image. It finds its dispatcher by a file that the
 //! machine is made with, and dials; from then on it is spoken to like any other.
 
+mod admit;
 mod create;
 mod fault;
 mod find;
@@ -139,16 +140,24 @@ impl Provider for Fly {
         self.inner.prices(bot)
     }
 
-    fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
+    fn admit(&self, next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
         let most = self.inner.config.max_machines;
         if claimed.count() < most {
-            return Ok(Admission::Granted);
+            return Ok(self.inner.paced(next, claimed));
         }
         Ok(Admission::Full {
             detail: format!(
                 "there are as many machines at Fly as may be (fly.max_machines, {most})"
             ),
         })
+    }
+
+    fn start_pace(&self) -> Option<Duration> {
+        Some(self.inner.start_pace())
+    }
+
+    fn share(&self, replicas: usize) {
+        self.inner.pace.share(replicas);
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
