@@ -314,7 +314,8 @@ async fn who_must_wait_for_a_limit_waits_before_anything_is_bought() {
     while granted(&claims) {
         so_many += 1;
         assert!(so_many < 20, "whoever comes is let in");
-        let name = machine_name(SessionId(uuid::Uuid::new_v4()), 1);
+        let id = format!("6f9619ff-8b86-4d01-b42d-0000000000{so_many:02x}");
+        let name = machine_name(SessionId::parse(&id).expect("a uuid"), 1);
         claims.add(&MachineSpec { name, ..spec.clone() }, true);
     }
     // Two at once, and three that wait for their turn.
