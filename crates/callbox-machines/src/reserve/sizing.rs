@@ -21,7 +21,7 @@ const NEWEST: f64 = 0.3;
 
 /// What was seen of one bot's sessions and of its reserve's making.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Sessions a second, over each of [`SPANS`], as of `at`.
     rates: [f64; 2],
     at: Duration,
