@@ -123,9 +123,15 @@ fn boot(machine: &str) -> String {
 /// Dials until the dispatcher says that nobody wants it any more, or stops it.
 async fn serve(join: &Join, boot: &str) {
     let agent = FakeAgent::new(Script::default());
-    let url = format!("{}{}", join.url.replacen("http", "ws", 1), link_path(&join.machine));
+    let base = join.url.replacen("http", "ws", 1);
+    let (mut machine, mut token) = (join.machine.clone(), join.token.clone());
     while agent.seen().stops.is_empty() {
-        let token = agent.seen().rejoin.last().cloned().unwrap_or_else(|| join.token.clone());
+        // What it was told last: a machine of a reserve gets its session's name.
+        if let Some(told) = agent.seen().rejoin.last() {
+            machine = told.machine.clone().unwrap_or(machine);
+            token.clone_from(&told.token);
+        }
+        let url = format!("{base}{}", link_path(&machine));
         let Ok(mut request) = url.as_str().into_client_request() else { return };
         let headers = request.headers_mut();
         let (Ok(bearer), Ok(boot)) = (format!("Bearer {token}").parse(), boot.parse()) else {
