@@ -153,10 +153,13 @@ async fn fill(plan: &Plan, client: &ApiClient, progress: &Progress) -> Result<()
         return Ok(());
     }
     let filled = async {
+        let mut told = None;
         loop {
             let ready = client.info().await?.reserves.get(BOT).map_or(0, |reserve| reserve.ready);
             let ready = usize::try_from(ready).unwrap_or(usize::MAX);
-            progress.many("machines in reserve", ready, plan.reserve);
+            if told.replace(ready / 10) != Some(ready / 10) {
+                progress.many("machines in reserve", ready, plan.reserve);
+            }
             if ready >= plan.reserve {
                 return Ok::<_, ApiError>(());
             }
