@@ -36,7 +36,10 @@ pub async fn receive(
     let mut elsewhere = BTreeMap::new();
     for seen in seen {
         match app.plane.handle(seen.session) {
-            Some(handle) if handle.session.borrow().transport == name => tell(&handle, seen.sight),
+            Some(handle) if handle.session.borrow().transport == name => {
+                transport.heard_of(seen.session);
+                tell(&handle, seen.sight);
+            }
             Some(_) => {}
             None => drop(elsewhere.insert(seen.session, seen.sight)),
         }
