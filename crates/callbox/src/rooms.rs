@@ -46,10 +46,10 @@ struct ServeArgs {
         long,
         env = "CALLBOX_STANDIN_DAILY_KEY",
         hide_env_values = true,
-        value_name = "KEY",
+        value_name = "API_KEY",
         default_value = "callbox-standin-key"
     )]
-    key: String,
+    api_key: String,
     /// Refuse nothing for coming too often
     #[arg(long)]
     no_limits: bool,
@@ -90,7 +90,7 @@ async fn serve(args: ServeArgs) -> Result<(), CliError> {
     let listener = listening.map_err(|source| CliError::Listen { address: args.listen, source })?;
     let address = listener.local_addr()?;
     let standin = StandIn::new(Settings {
-        api_key: args.key.clone(),
+        api_key: args.api_key.clone(),
         limits: !args.no_limits,
         ..Settings::default()
     });
@@ -116,7 +116,7 @@ fn read_troubles(path: &std::path::Path) -> Result<Vec<Trouble>, CliError> {
 fn announce(args: &ServeArgs, address: SocketAddr) -> Result<(), CliError> {
     let url = format!("http://{address}/v1");
     // The one place where a key is printed: it opens nothing but this.
-    let env = [("DAILY_API_URL", url.clone()), ("DAILY_API_KEY", args.key.clone())].into();
+    let env = [("DAILY_API_URL", url.clone()), ("DAILY_API_KEY", args.api_key.clone())].into();
     let is = "a stand-in for Daily's API on this host: nothing of this is Daily";
     let serving = Serving { is, url, env };
     if args.json {
