@@ -234,6 +234,7 @@ async fn life(store: &dyn Store, times: &mut Times) {
         start: "clone".into(),
         stages: Vec::new(),
         not_enforced: Vec::new(),
+        price: None,
     };
     for kind in [
         EventKind::Admitted,

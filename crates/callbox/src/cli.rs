@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
 use crate::{
-    bench, call, completions, config, doctor, drain, image, keys, logs, machines, ps, replicas,
-    rollout, rooms, serve, show, stop, sweep, template,
+    bench, call, completions, config, costs, doctor, drain, image, keys, logs, machines, ps,
+    replicas, rollout, rooms, serve, show, stop, sweep, template,
 };
 
 const EXIT_CODES: &str = "\
@@ -47,6 +47,7 @@ pub enum Command {
     Drain(drain::Args),
     Rollout(rollout::Args),
     Replicas(replicas::Args),
+    Costs(costs::Args),
     Bench(bench::Args),
     Serve(serve::Args),
     Image(image::Args),
@@ -78,6 +79,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Drain(args) => drain::run(args, &context).await,
         Command::Rollout(args) => rollout::run(args, &context).await,
         Command::Replicas(args) => replicas::run(args, &context).await,
+        Command::Costs(args) => costs::run(args, &context).await,
         Command::Bench(args) => bench::run(args, &context).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Image(args) => image::run(args, &context).await,

@@ -13,6 +13,7 @@ mod completions;
 mod config;
 mod context;
 mod conversation;
+mod costs;
 mod doctor;
 mod drain;
 mod error;

@@ -64,6 +64,7 @@ pub(crate) fn facts() -> MachineFacts {
         start: "clone".into(),
         stages: Vec::new(),
         not_enforced: Vec::new(),
+        price: None,
     }
 }
 

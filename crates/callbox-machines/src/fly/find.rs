@@ -26,6 +26,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(super) struct Place {
     pub app: String,
     pub id: String,
+    /// Where it runs, if Fly has said so.
+    pub region: Option<String>,
 }
 
 /// What is known of a name.
@@ -92,7 +94,8 @@ impl Inner {
             let found = self.listed(app, (MACHINE, name)).await?;
             let found = found.into_iter().find(|machine| !is_gone(machine));
             if let Some(machine) = found {
-                return Ok(Some(Place { app: app.clone(), id: machine.id }));
+                let Machine { id, region, .. } = machine;
+                return Ok(Some(Place { app: app.clone(), id, region }));
             }
         }
         Ok(None)

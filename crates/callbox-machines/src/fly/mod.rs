@@ -3,10 +3,12 @@
 //! The agent is the entry point of the bot's image. It finds its dispatcher by a file that the
 //! machine is made with, and dials; from then on it is spoken to like any other.
 
+mod admit;
 mod create;
 mod fault;
 mod find;
 mod pace;
+mod price;
 mod request;
 mod start;
 
@@ -25,8 +27,8 @@ use tokio::time::{Instant, sleep, timeout};
 pub use callbox_fly::{BASE_URL, ClientError, Token};
 
 use crate::{
-    Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Progress, Provider,
-    StartFault, Started,
+    Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Prices, Progress,
+    Provider, StartFault, Started,
 };
 use fault::fault;
 use find::Known;
@@ -61,6 +63,10 @@ pub struct FlyConfig {
     pub deployment: String,
     /// How long a machine lives without a dispatcher.
     pub orphan_after: Duration,
+    /// What machines cost.
+    pub prices: callbox_fly::Prices,
+    /// How large a bot's image is taken to be, in GB: what a machine that does not run costs.
+    pub image_gb: f64,
 }
 
 /// The provider `fly`.
@@ -130,16 +136,28 @@ impl Provider for Fly {
         vec![WALLS.into()]
     }
 
-    fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
+    fn prices(&self, bot: &BotMachine) -> Option<Prices> {
+        self.inner.prices(bot)
+    }
+
+    fn admit(&self, next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
         let most = self.inner.config.max_machines;
         if claimed.count() < most {
-            return Ok(Admission::Granted);
+            return Ok(self.inner.paced(next, claimed));
         }
         Ok(Admission::Full {
             detail: format!(
                 "there are as many machines at Fly as may be (fly.max_machines, {most})"
             ),
         })
+    }
+
+    fn start_pace(&self) -> Option<Duration> {
+        Some(self.inner.start_pace())
+    }
+
+    fn share(&self, replicas: usize) {
+        self.inner.pace.share(replicas);
     }
 
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {

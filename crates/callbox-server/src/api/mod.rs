@@ -9,6 +9,7 @@ mod error;
 mod health;
 mod list;
 mod page;
+mod prices;
 mod replicas;
 mod rollouts;
 mod sessions;
@@ -92,6 +93,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(rollouts::begin))
         .routes(routes!(health::info))
         .routes(routes!(replicas::list))
+        .routes(routes!(prices::list))
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.

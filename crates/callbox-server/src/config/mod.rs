@@ -25,7 +25,7 @@ use secret::SecretSource;
 use crate::store::Address;
 
 pub use daily::DailySection;
-pub use fly::FlySection;
+pub use fly::{FlyPrices, FlySection};
 pub use raw_exports::*;
 pub use sources::{Line, Loaded, load};
 

@@ -237,6 +237,7 @@ async fn look_around(plane: &Plane) -> Result<(), StoreError> {
     let replicas = others.len() + 1;
     plane.replicas.know(others);
     plane.transports.values().for_each(|transport| transport.share(replicas));
+    plane.providers.values().for_each(|provider| provider.share(replicas));
     Ok(())
 }
 

@@ -94,6 +94,7 @@ impl Provider for Dialling {
             start: "dialled".into(),
             stages: Vec::new(),
             not_enforced: Vec::new(),
+            price: None,
         };
         Ok(Started { link, facts })
     }

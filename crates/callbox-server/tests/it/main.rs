@@ -5,6 +5,7 @@ mod app;
 mod arrivals;
 mod bad_input;
 mod config;
+mod costs;
 mod crash_policy;
 mod cut_off;
 mod drain;
