@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use callbox_core::{Fault, FaultKind, ReadyWhen};
+use callbox_machines::Network;
 use callbox_server::{
     config::{Config, DailySection},
     store::{Deployment, Store, each_living},
@@ -25,6 +26,14 @@ pub fn check_names(config: &Config) -> Result<(), CliError> {
             let names = NAMES.map(|name| format!("{name:?}")).join(" or ");
             return Err(CliError::Config(format!(
                 "bots.{name}.transports: {other:?} is not {names}"
+            )));
+        }
+        let in_a_room = bot.transports.iter().any(|transport| transport == "daily");
+        let reaches_nobody = bot.provider == "local" && bot.machine.network == Network::None;
+        if in_a_room && reaches_nobody {
+            return Err(CliError::Config(format!(
+                "bots.{name}.network: \"none\" keeps the bot from its room at Daily; \
+                 \"internet\" lets it there"
             )));
         }
         // It sees its client, and nothing of what the bot makes of it.

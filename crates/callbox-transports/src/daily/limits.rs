@@ -20,8 +20,9 @@ pub struct Rate {
 pub const MOST: Rate = Rate { calls: 100.0, seconds: 5.0 };
 /// Of removing rooms: "about 2 a second", counted as 50 in 30 s.
 pub const DELETE: Rate = Rate { calls: 50.0, seconds: 30.0 };
-/// Looks into single rooms: our own limit, so that they never keep rooms from being made.
-pub const LOOK: Rate = Rate { calls: 20.0, seconds: 5.0 };
+/// Looks into single rooms: our own limit, half of what there is, so that they never keep rooms
+/// from being made.
+pub const LOOK: Rate = Rate { calls: 50.0, seconds: 5.0 };
 
 /// The share of a limit that may be used at once, after silence; the rest comes evenly. Together
 /// they never exceed what is counted in any window.

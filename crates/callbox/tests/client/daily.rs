@@ -54,6 +54,16 @@ impl House {
             .await
     }
 
+    /// A configuration with this bot.
+    fn file(&self, bot: &str) -> String {
+        let file = self.home.path().join("callbox.toml");
+        let data_dir = self.home.path().join("data");
+        let config =
+            format!("listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n[bots.ada]\n{bot}");
+        std::fs::write(&file, config).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
     async fn ask(&self, method: Method, url: &str, body: Option<Value>) -> (StatusCode, Value) {
         let mut request = self.http.request(method, url).timeout(SOON);
         if url.starts_with(&self.daily) {
@@ -187,12 +197,11 @@ async fn no_room_stays_when_its_dispatcher_dies() {
 #[tokio::test]
 async fn a_key_that_daily_refuses_is_said_before_anything_is_served() {
     let house = House::new().await;
-    let file = house.home.path().join("callbox.toml");
-    let data_dir = house.home.path().join("data");
-    let bot = "[bots.ada]\nprovider = \"fake\"\ntransports = [\"daily\"]\n";
-    std::fs::write(&file, format!("listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n{bot}"))
-        .unwrap();
-    let path = file.to_str().unwrap();
+    let cut_off = "provider = \"local\"\nimage = \"x\"\ntransports = [\"daily\"]\n";
+    let path = house.file(cut_off);
+    let ran = callbox("", &["serve", "--config", &path]).await.expect(2);
+    ran.says(&["bots.ada.network", "Daily"]);
+    let path = &house.file("provider = \"fake\"\ntransports = [\"daily\"]\n");
     callbox("", &["serve", "--config", path])
         .await
         .expect(2)
