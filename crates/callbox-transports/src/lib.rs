@@ -4,7 +4,9 @@
 //! tokens are signed here, so that the answer to the client never waits for an outside call.
 //! What the outside must make is made by [`Transport::open`], beside the machine's start.
 
+pub mod daily;
 mod fake;
+mod jwt;
 mod room;
 mod token;
 mod webhook;
@@ -15,6 +17,7 @@ use callbox_core::{Fault, SessionId, Time};
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
+pub use daily::{Daily, DailyConfig};
 pub use fake::{FakeTransport, Script};
 pub use room::{BadOptions, Plan, Room};
 pub use token::SessionTokens;
@@ -113,6 +116,9 @@ pub trait Transport: Send + Sync {
     ) -> Result<Vec<Seen>, WebhookRefusal> {
         Err(WebhookRefusal::NoWebhooks)
     }
+
+    /// The driver of this session heard that its room changed: what was known of it is old.
+    fn heard_of(&self, _session: SessionId) {}
 
     /// So many dispatchers share the vendor's limits from now on, this one among them.
     fn share(&self, _replicas: usize) {}

@@ -6,7 +6,7 @@ use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
 use crate::{
     bench, call, completions, config, costs, doctor, drain, image, keys, logs, machines, ps,
-    replicas, rollout, serve, show, stop, sweep, template,
+    replicas, rollout, rooms, serve, show, stop, sweep, template,
 };
 
 const EXIT_CODES: &str = "\
@@ -52,6 +52,7 @@ pub enum Command {
     Serve(serve::Args),
     Image(image::Args),
     Machines(machines::Args),
+    Rooms(rooms::Args),
     Template(template::Args),
     Keys(keys::Args),
     Config(config::Args),
@@ -83,6 +84,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve(args) => serve::run(args).await,
         Command::Image(args) => image::run(args, &context).await,
         Command::Machines(args) => machines::run(args).await,
+        Command::Rooms(args) => rooms::run(args).await,
         Command::Template(args) => template::run(args, &context).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Config(args) => config::run(args, &context),

@@ -37,6 +37,7 @@ mod ps;
 mod relay;
 mod replicas;
 mod rollout;
+mod rooms;
 mod secret;
 mod serve;
 mod show;
@@ -49,6 +50,7 @@ mod sweep;
 mod template;
 mod terminal;
 mod tls;
+mod transports;
 mod waterfall;
 
 use std::process::ExitCode;

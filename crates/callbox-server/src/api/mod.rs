@@ -26,7 +26,7 @@ use axum::{
     http::{HeaderName, HeaderValue, Method, header},
     middleware,
     response::{IntoResponse as _, Response},
-    routing::{any, get, post},
+    routing::{any, get},
 };
 use callbox_protocol::api::{QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, SESSION_ID_HEADER};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -94,6 +94,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(health::info))
         .routes(routes!(replicas::list))
         .routes(routes!(prices::list))
+        .routes(routes!(webhooks::receive))
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.
@@ -109,7 +110,6 @@ pub fn router(app: App) -> Router {
     api.route("/openapi.json", get(|| async move { axum::Json(document) }))
         .route("/ws/{id}", any(carried::websocket))
         .route("/v1/machines/{machine}/link", get(arrival::link))
-        .route("/v1/webhooks/{transport}", post(webhooks::receive))
         .route("/sessions/{id}/{*path}", any(carried::http))
         .route("/status", get(health::status))
         .route("/healthz", get(health::healthz))

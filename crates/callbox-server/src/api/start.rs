@@ -11,8 +11,8 @@ use axum::{
 };
 use callbox_core::{Limits, Session, SessionId, SessionSpec};
 use callbox_protocol::api::{
-    ErrorBody, QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, QueuePlace, SESSION_ID_HEADER,
-    StartRequest, WebsocketJoin,
+    ErrorBody, Join, QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, QueuePlace, SESSION_ID_HEADER,
+    StartRequest,
 };
 use callbox_transports::{Plan, Room, Transport};
 use serde::Deserialize;
@@ -58,7 +58,7 @@ pub struct StartQuery {
         ("Idempotency-Key" = Option<String>, Header, description = "same key and body: same session"),
     ),
     responses(
-        (status = 200, description = "how to join; header `x-callbox-session-id` names the session", body = WebsocketJoin),
+        (status = 200, description = "how to join; header `x-callbox-session-id` names the session", body = Join),
         (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
         (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),
@@ -80,7 +80,7 @@ pub async fn start(
     post, path = "/v1/public/{bot}/start", tag = "start", request_body = StartRequest,
     params(("bot" = String, Path, description = "name of the bot")),
     responses(
-        (status = 200, description = "how to join", body = WebsocketJoin),
+        (status = 200, description = "how to join", body = Join),
         (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
         (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),

@@ -12,13 +12,25 @@ use axum::{
     http::{HeaderMap, Request, StatusCode, Uri},
 };
 use callbox_core::{EventKind, SessionId};
+use callbox_protocol::api::ErrorBody;
 use callbox_transports::{Sight, WebhookRefusal};
 
 use super::{App, carried::forward, error::Error};
 use crate::{plane::Handle, replica::forward::is_forwarded};
 
+/// Tell what was seen in a room (for the transport's vendor, who signs it).
+///
 /// Answered with 200 as soon as it is believed, and before anything came of it: vendors wait for
 /// a few seconds only, and stop sending to whoever makes them wait.
+#[utoipa::path(
+    post, path = "/v1/webhooks/{transport}", tag = "operate",
+    request_body(content = String, description = "as the vendor sends it"),
+    params(("transport" = String, Path, description = "name of the transport")),
+    responses(
+        (status = 200, description = "it is believed"),
+        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
+    )
+)]
 pub async fn receive(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -30,13 +42,16 @@ pub async fn receive(
     let transport = transport.ok_or(Error::Webhook(WebhookRefusal::NoWebhooks))?;
     let seen = transport.webhook(&headers, &body, app.plane.clock.now());
     let seen = seen.map_err(|refusal| {
-        tracing::warn!(transport = name, %refusal, "a webhook was not taken");
+        tracing::debug!(transport = name, %refusal, "a webhook was not taken");
         Error::Webhook(refusal)
     })?;
     let mut elsewhere = BTreeMap::new();
     for seen in seen {
         match app.plane.handle(seen.session) {
-            Some(handle) if handle.session.borrow().transport == name => tell(&handle, seen.sight),
+            Some(handle) if handle.session.borrow().transport == name => {
+                transport.heard_of(seen.session);
+                tell(&handle, seen.sight);
+            }
             Some(_) => {}
             None => drop(elsewhere.insert(seen.session, seen.sight)),
         }
