@@ -5,7 +5,9 @@
 //! What the outside must make is made by [`Transport::open`], beside the machine's start.
 
 mod fake;
+mod livekit;
 mod room;
+mod tls;
 mod token;
 mod webhook;
 mod websocket;
@@ -16,6 +18,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 
 pub use fake::{FakeTransport, Script};
+pub use livekit::{Livekit, LivekitError, LivekitServer};
 pub use room::{BadOptions, Plan, Room};
 pub use token::SessionTokens;
 pub use webhook::{Seen, Sight, WebhookRefusal};

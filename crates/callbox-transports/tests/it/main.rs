@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+mod livekit;
+mod livekit_server;
+
 use callbox_core::{SessionId, Time};
 use callbox_transports::{FakeTransport, Plan, Room, SessionTokens, Transport, Websocket};
 use serde_json::Value;
