@@ -10,6 +10,7 @@ mod room;
 mod tls;
 mod token;
 mod webhook;
+mod webrtc;
 mod websocket;
 
 use async_trait::async_trait;
@@ -22,6 +23,7 @@ pub use livekit::{Livekit, LivekitError, LivekitServer};
 pub use room::{BadOptions, Plan, Room};
 pub use token::SessionTokens;
 pub use webhook::{Seen, Sight, WebhookRefusal};
+pub use webrtc::Webrtc;
 pub use websocket::Websocket;
 
 /// What both sides need to enter the room of one session.

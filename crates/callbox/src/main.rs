@@ -48,6 +48,7 @@ mod sweep;
 mod template;
 mod terminal;
 mod tls;
+mod transports;
 mod waterfall;
 
 use std::process::ExitCode;

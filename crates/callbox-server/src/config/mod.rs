@@ -6,10 +6,12 @@
 
 mod contract;
 mod fly;
+mod livekit;
 mod network;
 mod raw;
 pub mod secret;
 mod sources;
+mod webrtc;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,8 +26,10 @@ use secret::SecretSource;
 use crate::store::Address;
 
 pub use fly::FlySection;
+pub use livekit::LivekitSection;
 pub use raw_exports::*;
 pub use sources::{Line, Loaded, load};
+pub use webrtc::WebrtcSection;
 
 /// What a caller needs of the raw words.
 mod raw_exports {
@@ -121,6 +125,10 @@ pub struct Config {
     pub local: LocalSection,
     /// Machines at Fly.
     pub fly: FlySection,
+    /// Rooms at a LiveKit server; none where no server is named.
+    pub livekit: Option<LivekitSection>,
+    /// Calls by SmallWebRTC.
+    pub webrtc: WebrtcSection,
     /// The bots by name.
     pub bots: BTreeMap<String, Arc<Bot>>,
 }
@@ -256,6 +264,8 @@ impl Config {
                 network: local_network(&raw.local.network)?,
             },
             fly: fly::fly(raw.fly)?,
+            livekit: livekit::livekit(raw.livekit),
+            webrtc: webrtc::webrtc(raw.webrtc)?,
             bots: bots.collect::<Result<_, ConfigError>>()?,
         })
     }

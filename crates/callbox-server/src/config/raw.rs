@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::fly::RawFly;
+use super::livekit::RawLivekit;
 use super::secret::{Secret, SecretSource};
+use super::webrtc::RawWebrtc;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +24,8 @@ pub(super) struct Raw {
     pub cors: RawCors,
     pub local: RawLocal,
     pub fly: RawFly,
+    pub livekit: RawLivekit,
+    pub webrtc: RawWebrtc,
     /// Merged under every bot before the bots are read; here only so that it is a known key.
     #[serde(rename = "bot_defaults")]
     pub _bot_defaults: RawBot,

@@ -6,7 +6,7 @@ mod livekit;
 mod livekit_server;
 
 use callbox_core::{SessionId, Time};
-use callbox_transports::{FakeTransport, Plan, Room, SessionTokens, Transport, Websocket};
+use callbox_transports::{FakeTransport, Plan, Room, SessionTokens, Transport, Webrtc, Websocket};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -39,6 +39,11 @@ async fn contract(transport: &dyn Transport) {
 #[tokio::test]
 async fn websocket_keeps_the_contract() {
     contract(&Websocket::new(SessionTokens::new("secret"))).await;
+}
+
+#[tokio::test]
+async fn webrtc_keeps_the_contract() {
+    contract(&Webrtc::new(vec!["turn:turn.example.com".into()], "secret")).await;
 }
 
 #[tokio::test]
