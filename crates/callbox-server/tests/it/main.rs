@@ -21,6 +21,7 @@ mod replicas;
 mod restart;
 mod rollout;
 mod rooms;
+mod signalling;
 mod silent;
 mod start;
 mod still;
