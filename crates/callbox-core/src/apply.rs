@@ -269,7 +269,8 @@ fn made(next: &mut Session, id: &str) -> Result<(), Denied> {
     if next.machine == MachineState::Failed {
         return Err(Denied::Replaced);
     }
-    next.machine_id.get_or_insert_with(|| id.to_owned());
+    // The last one counts: a machine of a reserve that failed was replaced by a fresh one.
+    next.machine_id = Some(id.to_owned());
     Ok(())
 }
 

@@ -25,7 +25,8 @@ pub enum EventKind {
         /// What is known about it.
         facts: MachineFacts,
     },
-    /// The provider has begun to make machine `incarnation`, and calls it so.
+    /// The provider has begun to make machine `incarnation`, or took it out of a reserve, and calls
+    /// it so. Where it comes again, the last one counts.
     MachineMade {
         /// Which machine of the session.
         incarnation: u32,

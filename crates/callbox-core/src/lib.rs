@@ -26,7 +26,7 @@ pub use owed::{Duty, owed};
 pub use reason::{EndCode, EndReason, Outcome};
 pub use session::{
     MachineState, Moments, RoomState, Session, SessionId, SessionSpec, State, StateKind, Warning,
-    machine_name, of_machine_name,
+    machine_name, of_machine_name, of_reserve_name, reserve_name,
 };
 pub use time::Time;
 pub use usage::{Usage, UsageAt, UsageSeen};

@@ -55,6 +55,19 @@ pub fn of_machine_name(name: &str) -> Option<(SessionId, u32)> {
     (machine_name(found.0, found.1) == name).then_some(found)
 }
 
+/// The name of a machine that a replica has in reserve, until a session takes it. Names are unique
+/// by `unique`; neither part has a dash.
+pub fn reserve_name(keeper: &str, unique: &str) -> String {
+    format!("cbr-{keeper}-{unique}")
+}
+
+/// The replica that has the machine of this name in reserve; none if it is not one of
+/// [`reserve_name`].
+pub fn of_reserve_name(name: &str) -> Option<&str> {
+    let (keeper, unique) = name.strip_prefix("cbr-")?.split_once('-')?;
+    (!keeper.is_empty() && !unique.is_empty() && !unique.contains('-')).then_some(keeper)
+}
+
 /// One session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use callbox_link::{Carrier, Link};
+use callbox_link::{Carrier, Link, LinkError};
 use callbox_protocol::join::Rejoin;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -73,7 +73,14 @@ impl Arrivals {
     ) -> Result<(), Denied> {
         let token = hex::decode(token).map_err(|_| Denied::Token)?;
         if self.mac("next", machine, boot).verify_slice(&token).is_ok() {
-            return Ok(());
+            let spot = self.machines().get(machine).map(Arc::clone);
+            let first = spot.and_then(|spot| spot.first.lock().expect("no panic").clone());
+            // A session whose dispatcher died while it took a machine of a reserve may have two:
+            // whichever was spoken to here is it.
+            return match first {
+                Some(known) if known != boot => Err(Denied::Late),
+                _ => Ok(()),
+            };
         }
         self.mac("first", machine, "").verify_slice(&token).map_err(|_| Denied::Token)?;
         let spot = self.spot(machine);
@@ -98,6 +105,11 @@ impl Arrivals {
     /// Waits for the machine's next connection: a link whose other end has been told what opens the
     /// one after it. Whoever calls this again gives the link before it up.
     pub async fn link(&self, machine: &str) -> Link {
+        self.link_of(machine).await.0
+    }
+
+    /// The same, with the process at its other end.
+    pub(crate) async fn link_of(&self, machine: &str) -> (Link, String) {
         let spot = self.spot(machine);
         let mut came = spot.came.subscribe();
         loop {
@@ -114,21 +126,40 @@ impl Arrivals {
                 _ = came.changed() => continue,
             };
             match opened {
-                Ok(link) => return link,
+                Ok(link) => {
+                    *spot.first.lock().expect("no panic while held") = Some(boot.clone());
+                    return (link, boot);
+                }
                 Err(error) => tracing::warn!(machine, %error, "an agent came and went"),
             }
         }
     }
 
-    async fn open(
+    async fn open(&self, machine: &str, boot: &str, carrier: Carrier) -> Result<Link, LinkError> {
+        let link = Link::open(carrier).await?;
+        let token = self.next_token(machine, boot);
+        link.rejoin(&Rejoin { token, ..Rejoin::default() }).await?;
+        Ok(link)
+    }
+
+    /// The machine may be suspended when this connection has ended: it dials in short steps then.
+    pub(crate) async fn expect_sleep(
         &self,
+        link: &Link,
         machine: &str,
         boot: &str,
-        carrier: Carrier,
-    ) -> Result<Link, callbox_link::LinkError> {
-        let link = Link::open(carrier).await?;
-        link.rejoin(&Rejoin { token: self.next_token(machine, boot) }).await?;
-        Ok(link)
+    ) -> Result<(), LinkError> {
+        let token = self.next_token(machine, boot);
+        link.rejoin(&Rejoin { token, machine: None, eager: true }).await
+    }
+
+    /// Gives the machine at the other end another name: that of the session which took it out of
+    /// a reserve. It comes back under that one only, and with a token for it.
+    pub(crate) async fn rename(&self, link: &Link, boot: &str, to: &str) -> Result<(), LinkError> {
+        let (token, machine) = (self.next_token(to, boot), Some(to.to_owned()));
+        link.rejoin(&Rejoin { token, machine, eager: false }).await?;
+        *self.spot(to).first.lock().expect("no panic while held") = Some(boot.to_owned());
+        Ok(())
     }
 
     /// The machine is gone.
@@ -201,7 +232,7 @@ mod tests {
         arrivals.arrive("cb-1", BOOT, agent.carrier());
         let link = arrivals.link("cb-1").await;
         link.health().await.unwrap();
-        assert_eq!(agent.seen().rejoin.last(), Some(&arrivals.next_token("cb-1", BOOT)));
+        assert_eq!(agent.seen().rejoin[0].token, arrivals.next_token("cb-1", BOOT));
 
         // The provider first, with a connection that says nothing in between.
         let (silent, _held) = tokio::io::duplex(64);
@@ -215,5 +246,23 @@ mod tests {
         let nobody = timeout(Duration::from_millis(50), arrivals.link("cb-2"));
         assert!(nobody.await.is_err());
         arrivals.forget("cb-1");
+    }
+
+    #[tokio::test]
+    async fn a_machine_of_a_reserve_comes_back_as_its_sessions_and_alone() {
+        let (arrivals, agent) = (Arrivals::new("secret"), FakeAgent::new(Script::default()));
+        arrivals.arrive("cbr-1", BOOT, agent.carrier());
+        let (link, boot) = arrivals.link_of("cbr-1").await;
+        arrivals.expect_sleep(&link, "cbr-1", &boot).await.unwrap();
+        arrivals.rename(&link, &boot, "cb-1").await.unwrap();
+        let told = agent.seen().rejoin;
+        let names: Vec<_> = told.iter().map(|told| (told.machine.as_deref(), told.eager)).collect();
+        assert_eq!(names, [(None, false), (None, true), (Some("cb-1"), false)]);
+        let admit = |token: &str, boot| arrivals.admit("cb-1", token, boot, true);
+        assert_eq!(admit(&told[2].token, BOOT), Ok(()));
+        assert_eq!(admit(&told[1].token, BOOT), Err(Denied::Token), "that was another name");
+        let second = arrivals.next_token("cb-1", OTHER);
+        assert_eq!(admit(&second, OTHER), Err(Denied::Late), "one machine at a time");
+        assert_eq!(Arrivals::new("secret").admit("cb-1", &second, OTHER, true), Ok(()));
     }
 }

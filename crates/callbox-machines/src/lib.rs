@@ -11,6 +11,7 @@ pub mod contract;
 mod fake;
 pub mod fly;
 pub mod local;
+mod reserve;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -89,12 +90,31 @@ pub struct ReserveSize {
     pub target_hit_ratio: f64,
     /// A machine that has waited so long is made anew.
     pub max_age: Duration,
+    /// How it waits, where there is a choice: at clouds.
+    pub kind: ReserveKind,
+}
+
+/// How a machine of a reserve waits at a cloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReserveKind {
+    /// Made, with its image on a host, and not running. A start boots it and runs the bot.
+    #[default]
+    Stopped,
+    /// The bot was ready, and then its memory was put by. A start goes on from there.
+    Suspended,
+    /// The bot is ready, and the agent connected: nobody has to be asked for it.
+    Started,
 }
 
 impl ReserveSize {
     /// No reserve.
-    pub const NONE: ReserveSize =
-        ReserveSize { min: 0, max: 0, target_hit_ratio: 0.0, max_age: Duration::MAX };
+    pub const NONE: ReserveSize = ReserveSize {
+        min: 0,
+        max: 0,
+        target_hit_ratio: 0.0,
+        max_age: Duration::MAX,
+        kind: ReserveKind::Stopped,
+    };
 }
 
 /// How the bot is run in its machine.
@@ -228,12 +248,17 @@ pub struct Listed {
     pub deployment: Option<String>,
     /// When it was made; none where the list is always true, so that its age does not matter.
     pub made_at: Option<Time>,
+    /// What its provider calls it, as [`Made`] was told; none where that is its name.
+    pub id: Option<String>,
+    /// The replica that has it in reserve, and that may give it to a session which is not in its
+    /// name yet. None for a machine that was made for a session.
+    pub keeper: Option<String>,
 }
 
 impl Listed {
     /// In a list that is always true and holds nothing of other deployments.
     pub fn here(name: impl Into<String>) -> Listed {
-        Listed { name: name.into(), deployment: None, made_at: None }
+        Listed { name: name.into(), deployment: None, made_at: None, id: None, keeper: None }
     }
 }
 
@@ -433,6 +458,16 @@ pub trait Provider: Send + Sync {
     /// the call is then carried by the dispatcher, and ends with it. Asked of names only: whether
     /// the machine runs does not matter.
     fn media_port(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
+
+    /// The machine of this name is called so at its provider, as [`Made`] was told: by this process
+    /// or, which is why it is said, by one before it. Costs nothing.
+    fn recall(&self, _name: &str, _id: &str) {}
+
+    /// Whether a machine of this name (`callbox_core::reserve_name`) is in reserve here, and may
+    /// connect now; none if nobody wants it.
+    fn keeps(&self, _name: &str) -> Option<bool> {
         None
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callbox_link::Link;
 use callbox_protocol::agent::Prepare;
+use serde_json::Value;
 
 use crate::boot;
 use crate::cage::Cage;
@@ -23,6 +24,8 @@ use crate::net::{Networks, Wire};
 use crate::probe;
 use crate::qemu::command::kernel_command_line;
 use crate::qemu::{Invocation, Memory, Qemu};
+use crate::qmp::Qmp;
+use crate::reserve::MONITOR;
 use crate::run::{Kind, RunDir};
 use crate::template::{Manifest, Template};
 
@@ -203,6 +206,39 @@ impl Host {
             after: limit,
             said: "another connection may still be open".to_owned(),
         })?
+    }
+
+    /// Lets a machine's processors stand still: it keeps its memory, and no time passes in it.
+    /// Nobody ends it by itself then, so whoever does this has to end it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if no such machine runs; [`Error::Deadline`] if QEMU does not answer.
+    pub async fn pause(&self, name: &str) -> Result<(), Error> {
+        self.tell(name, "stop", "stop a machine's processors").await
+    }
+
+    /// Lets a machine that stands still go on where it was.
+    ///
+    /// # Errors
+    /// As [`Host::pause`].
+    pub async fn go_on(&self, name: &str) -> Result<(), Error> {
+        self.tell(name, "cont", "let a machine go on").await
+    }
+
+    async fn tell(&self, name: &str, command: &str, stage: &'static str) -> Result<(), Error> {
+        check_name(name)?;
+        let directory = RunDir::at(&self.layout, name);
+        if !running(&directory).alive {
+            return Err(Error::NotFound(name.to_owned()));
+        }
+        let telling = async {
+            let mut qmp =
+                Qmp::connect(&directory.qmp_socket()).await.map_err(boot::qmp_error(stage))?;
+            qmp.execute(command, Value::Null).await.map_err(boot::qmp_error(stage))?;
+            Ok(())
+        };
+        let late = |_| Error::Deadline { stage, after: MONITOR, said: String::new() };
+        tokio::time::timeout(MONITOR, telling).await.map_err(late)?
     }
 
     /// Where a machine's media port is, for processes of the same user. Whether the machine runs

@@ -39,7 +39,7 @@ const REHEARSALS: usize = 4;
 /// A rehearsal that is not this much quicker than the one before was the last.
 const GAIN: f64 = 0.85;
 /// How long QEMU may take to stop or to go on.
-const MONITOR: Duration = Duration::from_secs(5);
+pub(crate) const MONITOR: Duration = Duration::from_secs(5);
 
 /// A machine that waits for its session.
 pub struct Parked {

@@ -65,10 +65,19 @@ impl std::fmt::Debug for Join {
 }
 
 /// Body of `POST /v1/rejoin`: what opens the next connection of this process. A secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejoin {
     /// In the place of [`Join::token`].
     pub token: String,
+    /// In the place of [`Join::machine`], from a machine of a reserve that a session took; absent
+    /// leaves the name as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// The machine may be suspended at any moment from now on, and what it waits for then is lost:
+    /// when this connection ends it dials in short steps, each beside those before it, so that it
+    /// is back at once when it goes on.
+    #[serde(default)]
+    pub eager: bool,
 }
 
 impl std::fmt::Debug for Rejoin {

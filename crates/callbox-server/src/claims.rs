@@ -11,6 +11,9 @@ use crate::store::{Store, StoreError, each_living};
 pub struct Claims {
     sessions: HashSet<SessionId>,
     machines: HashSet<String>,
+    /// What their providers call these. Whose name a machine of a reserve does not have yet has it
+    /// by its id.
+    ids: HashSet<String>,
     /// What the names of machines begin with whose sessions cannot be read: which of them it is
     /// that they have, nobody can tell, so all are claimed.
     unread: Vec<String>,
@@ -30,6 +33,7 @@ impl Claims {
             unread.remove(&session.id);
             claims.sessions.insert(session.id);
             claims.machines.extend(session.machine_name());
+            claims.ids.extend(session.machine_id);
         })
         .await?;
         // Some of these have ended meanwhile; the next look tells.
@@ -40,6 +44,11 @@ impl Claims {
     /// Whether this session lives.
     pub fn session(&self, id: SessionId) -> bool {
         self.sessions.contains(&id)
+    }
+
+    /// Whether a living session has the machine that its provider calls so.
+    pub fn machine_id(&self, id: &str) -> bool {
+        self.ids.contains(id)
     }
 
     /// Whether a living session has, or may have, the machine of this name.

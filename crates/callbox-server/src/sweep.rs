@@ -23,6 +23,7 @@ use crate::{
     metrics,
     outside::{ANSWER, in_time},
     plane::Plane,
+    replica,
     store::{Deployment, StoreError},
 };
 
@@ -142,15 +143,29 @@ struct Thing {
     session: Option<SessionId>,
     deployment: Option<String>,
     made_at: Option<Time>,
+    /// Of a machine: what its provider calls it, and which replica has it in reserve.
+    id: Option<String>,
+    keeper: Option<String>,
 }
 
 impl Thing {
-    fn is_claimed(&self, claims: &Claims) -> bool {
+    /// `keepers` are the other replicas that live, or did until just now.
+    fn is_claimed(&self, claims: &Claims, keepers: &[String]) -> bool {
+        let by_id = || self.id.as_ref().is_some_and(|id| claims.machine_id(id));
+        // Ours are not on the list as long as we want them.
+        let kept = || self.keeper.as_ref().is_some_and(|keeper| keepers.contains(keeper));
         match self.session {
             Some(session) => claims.session(session),
-            None => claims.machine(&self.name),
+            None => claims.machine(&self.name) || by_id() || kept(),
         }
     }
+}
+
+/// The other replicas whose reserves are left alone: one that only starts again finds its machines.
+async fn keepers(plane: &Plane) -> Result<Vec<String>, StoreError> {
+    let lived = plane.store.replicas(replica::lost_after(&plane.config)).await?;
+    let ids = lived.into_iter().map(|replica| replica.id);
+    Ok(ids.filter(|id| id != plane.replicas.id()).collect())
 }
 
 /// Looks, and touches nothing.
@@ -172,7 +187,11 @@ pub async fn look(plane: &Plane) -> Result<Survey, StoreError> {
         None => Claims::of(&*plane.store).await?,
     };
     let deployment = plane.store.deployment().await?;
-    for thing in things.into_iter().filter(|thing| !thing.is_claimed(&claims)) {
+    let keepers = match things.iter().any(|thing| thing.keeper.is_some()) {
+        true => keepers(plane).await?,
+        false => Vec::new(),
+    };
+    for thing in things.into_iter().filter(|thing| !thing.is_claimed(&claims, &keepers)) {
         let fate = fate(&thing, &deployment, plane.clock.now(), plane.config.sweep_grace);
         let Thing { kind, provider, name, .. } = thing;
         survey.found.push(Found { kind, provider, name, fate });
@@ -201,6 +220,8 @@ async fn list(plane: &Plane, survey: &mut Survey) -> Vec<Thing> {
             session: Some(session),
             deployment: None,
             made_at: None,
+            id: None,
+            keeper: None,
         });
     }
     // Side by side: one who says nothing for long holds the others up no longer than once.
@@ -222,6 +243,8 @@ async fn list(plane: &Plane, survey: &mut Survey) -> Vec<Thing> {
                 name: machine.name,
                 deployment: machine.deployment,
                 made_at: machine.made_at,
+                id: machine.id,
+                keeper: machine.keeper,
             })),
             Err(fault) => survey.pass_over(Kind::Machine, name, &fault),
         }
@@ -235,6 +258,8 @@ async fn list(plane: &Plane, survey: &mut Survey) -> Vec<Thing> {
                 session: Some(room.session),
                 deployment: room.deployment,
                 made_at: room.made_at,
+                id: None,
+                keeper: None,
             })),
             Err(fault) => survey.pass_over(Kind::Room, name, &fault),
         }

@@ -220,7 +220,7 @@ async fn what_is_too_young_is_looked_at_again_soon() {
     sleep(seconds(34)).await;
     let name = house.stray_machine(&life.plane).await;
     let made_at = Some(now(house.began));
-    house.provider.lists_only(vec![Listed { name, deployment: None, made_at }]);
+    house.provider.lists_only(vec![Listed { made_at, ..Listed::here(name) }]);
     let took = house.until_it_is_swept().await;
     // Looked at after 26, 28 and 32 s.
     assert!(took >= seconds(30) && took < seconds(33), "{took:?}");

@@ -10,7 +10,7 @@ use callbox_server::{
 use crate::error::{CliError, chain};
 
 /// Asks nothing of Fly: whether it takes our token shows when the bots are prepared.
-pub fn open(config: &Config, deployment: &Deployment) -> Result<Fly, CliError> {
+pub fn open(config: &Config, deployment: &Deployment, keeper: &str) -> Result<Fly, CliError> {
     let fly = &config.fly;
     if fly.apps.is_empty() {
         let hint = "name the app that machines are made in; `fly apps create` makes one";
@@ -41,6 +41,7 @@ pub fn open(config: &Config, deployment: &Deployment) -> Result<Fly, CliError> {
         orphan_after: config.orphan_after,
         prices: prices(&fly.prices),
         image_gb: fly.prices.image_gb,
+        keeper: keeper.to_owned(),
     };
     Ok(Fly::new(client, config, &deployment.secret))
 }

@@ -128,10 +128,10 @@ async fn providers(
 ) -> Result<Vec<Arc<dyn Provider>>, CliError> {
     let named: BTreeSet<&str> = config.bots.values().map(|bot| bot.provider.as_str()).collect();
     let mut providers = Vec::new();
-    for name in &named {
-        providers.extend(provider(name, config, deployment).await?);
-    }
     let replica = Replicas::of(&config.data_dir, store.can_be_shared());
+    for name in &named {
+        providers.extend(provider(name, config, deployment, &replica).await?);
+    }
     let mut left = BTreeSet::new();
     let seen = each_living(store, None, |session| {
         if replica.reaches(&session) && !named.contains(session.provider.as_str()) {
@@ -141,7 +141,7 @@ async fn providers(
     seen.await.map_err(|error| CliError::Serve(crate::error::chain(&error)))?;
     for name in left {
         tracing::warn!(provider = name, "no bot has this provider any more, but sessions do");
-        match provider(&name, config, deployment).await {
+        match provider(&name, config, deployment, &replica).await {
             Ok(opened) => providers.extend(opened),
             Err(error) => {
                 let error = crate::error::chain(&error);
@@ -157,6 +157,7 @@ async fn provider(
     name: &str,
     config: &Config,
     deployment: &Deployment,
+    replica: &Replicas,
 ) -> Result<Option<Arc<dyn Provider>>, CliError> {
     Ok(Some(match name {
         "local" => {
@@ -175,7 +176,7 @@ async fn provider(
             }
             Arc::new(local)
         }
-        "fly" => Arc::new(fly::open(config, deployment)?),
+        "fly" => Arc::new(fly::open(config, deployment, replica.id())?),
         "fake" => {
             tracing::warn!("provider \"fake\": nothing really runs");
             Arc::new(FakeProvider::new(Script::default()))

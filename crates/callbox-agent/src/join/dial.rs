@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callbox_protocol::join::{BOOT_HEADER, Join, link_path};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use http::{HeaderValue, Uri, header};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -21,6 +23,9 @@ use super::socket::{Stream, socket};
 
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries that do not wait for each other, and how long one of them may take.
+const STEP: Duration = Duration::from_millis(100);
+const HANGS: Duration = Duration::from_secs(2);
 /// What of a refusal goes into the log, in bytes.
 const MAX_REASON: usize = 300;
 
@@ -34,7 +39,8 @@ pub(super) enum Unheard {
 
 /// Dials one dispatcher.
 pub(super) struct Dialler {
-    uri: Uri,
+    /// Scheme, authority, and a path that comes before ours.
+    base: String,
     host: String,
     port: u16,
     tls: Option<TlsConnector>,
@@ -53,25 +59,48 @@ impl Dialler {
             _ => return Err(wrong("is neither http nor https")),
         };
         let rest = rest.trim_end_matches('/');
-        let uri = format!("{scheme}://{rest}{}", link_path(&join.machine)).parse::<Uri>();
-        let uri = uri.map_err(|_| wrong("is no address"))?;
+        let base = format!("{scheme}://{rest}");
+        let uri = uri(&base, &join.machine).map_err(|_| wrong("is no address"))?;
         let host = uri.host().ok_or_else(|| wrong("has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = secure.then(|| connector(join.authorities.as_deref())).transpose()?;
-        Ok(Dialler { uri, host, port, tls, boot: random_hex()? })
+        Ok(Dialler { base, host, port, tls, boot: random_hex()? })
     }
 
-    /// One connection, opened with this token.
-    pub(super) async fn dial(&self, token: &str) -> Result<DuplexStream, Unheard> {
+    /// One connection of this machine, opened with this token.
+    pub(super) async fn dial(&self, machine: &str, token: &str) -> Result<DuplexStream, Unheard> {
         let late = |_| {
             let seconds = PATIENCE.as_secs();
             Err(Unheard::NotNow(format!("the dispatcher does not answer within {seconds} s")))
         };
-        timeout(PATIENCE, self.connect(token)).await.unwrap_or_else(late)
+        timeout(PATIENCE, self.connect(machine, token)).await.unwrap_or_else(late)
     }
 
-    async fn connect(&self, token: &str) -> Result<DuplexStream, Unheard> {
+    /// The same for a machine that may stand still in between, again and again: a try that hung
+    /// when it did is dead afterwards, so the next one does not wait for it.
+    pub(super) async fn dial_in_steps(
+        &self,
+        machine: &str,
+        token: &str,
+    ) -> Result<DuplexStream, Unheard> {
+        let mut steps = interval(STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tries = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                _ = steps.tick() => {
+                    tries.push(timeout(HANGS, self.connect(machine, token)));
+                }
+                Some(tried) = tries.next() => match tried {
+                    Ok(Err(Unheard::NotNow(_))) | Err(_) => {}
+                    Ok(outcome) => return outcome,
+                },
+            }
+        }
+    }
+
+    async fn connect(&self, machine: &str, token: &str) -> Result<DuplexStream, Unheard> {
         let (host, port) = (&self.host, self.port);
         let not_now = |error: &dyn std::fmt::Display| {
             Unheard::NotNow(format!("cannot reach the dispatcher at {host}:{port}: {error}"))
@@ -86,7 +115,7 @@ impl Dialler {
                 Box::new(tls.connect(name, plain).await.map_err(|e| not_now(&e))?)
             }
         };
-        let request = self.request(token).map_err(|error| not_now(&error))?;
+        let request = self.request(machine, token).map_err(|error| not_now(&error))?;
         match client_async(request, stream).await {
             Ok((websocket, _)) => Ok(socket(websocket)),
             Err(WebSocketError::Http(refusal)) => {
@@ -104,9 +133,11 @@ impl Dialler {
 
     fn request(
         &self,
+        machine: &str,
         token: &str,
     ) -> Result<tokio_tungstenite::tungstenite::handshake::client::Request, WebSocketError> {
-        let mut request = self.uri.clone().into_client_request()?;
+        let uri = uri(&self.base, machine).map_err(http::Error::from)?;
+        let mut request = uri.into_client_request()?;
         let text = |text: &str| HeaderValue::from_str(text).map_err(http::Error::from);
         let mut bearer = text(&format!("Bearer {token}"))?;
         bearer.set_sensitive(true);
@@ -114,6 +145,10 @@ impl Dialler {
         request.headers_mut().insert(BOOT_HEADER, text(&self.boot)?);
         Ok(request)
     }
+}
+
+fn uri(base: &str, machine: &str) -> Result<Uri, http::uri::InvalidUri> {
+    format!("{base}{}", link_path(machine)).parse()
 }
 
 /// Trusts the public authorities, and those that the machine was told.
@@ -171,8 +206,8 @@ mod tests {
             ("http://[fdaa::3]:80", "ws://[fdaa::3]:80/v1/machines/cb-1/link at 80"),
         ] {
             let dialler = Dialler::new(&join(url)).expect(url);
-            assert_eq!(format!("{} at {}", dialler.uri, dialler.port), expected);
-            let request = dialler.request("s3cret").expect("a request");
+            let request = dialler.request("cb-1", "s3cret").expect("a request");
+            assert_eq!(format!("{} at {}", request.uri(), dialler.port), expected);
             assert!(!format!("{request:?}").contains("s3cret"), "{request:?}");
         }
         for url in ["", "box.example", "ftp://box.example", "https://"] {

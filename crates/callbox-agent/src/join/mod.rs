@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callbox_protocol::join::Join;
+use callbox_protocol::join::{Join, Rejoin};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
@@ -60,10 +60,20 @@ async fn keep_dialling(machine: &Arc<Machine>, join: &Join) -> io::Result<()> {
     let dialler = Dialler::new(join)?;
     let mut pause = FIRST_PAUSE;
     let mut said = String::new();
+    let mut name = join.machine.clone();
     loop {
-        let token = machine.rejoin().map_or_else(|| join.token.clone(), |rejoin| rejoin.token);
+        let told = machine.rejoin();
+        let told =
+            told.unwrap_or_else(|| Rejoin { token: join.token.clone(), ..Rejoin::default() });
+        if let Some(new) = told.machine {
+            name = new;
+        }
+        let dialled = match told.eager {
+            true => dialler.dial_in_steps(&name, &told.token).await,
+            false => dialler.dial(&name, &told.token).await,
+        };
         let began = Instant::now();
-        let trouble = match dialler.dial(&token).await {
+        let trouble = match dialled {
             Ok(socket) => {
                 said.clear();
                 serve(Arc::clone(machine), socket, Access::Control).await;
@@ -83,6 +93,10 @@ async fn keep_dialling(machine: &Arc<Machine>, join: &Join) -> io::Result<()> {
         if trouble != said {
             machine.logs.say(&format!("{trouble}; dialling again"));
             said = trouble;
+        }
+        if machine.rejoin().is_some_and(|rejoin| rejoin.eager) {
+            pause = FIRST_PAUSE;
+            continue;
         }
         sleep(some_of(pause)).await;
         pause = LONGEST_PAUSE.min(pause * 2);

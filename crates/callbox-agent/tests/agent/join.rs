@@ -125,7 +125,7 @@ async fn a_session_outlives_its_dispatchers() {
     assert!(!far.directory.path().join("join.json").exists(), "the bot finds no token");
     let link = link.unwrap();
     soon(link.prepare(&silent())).await.unwrap();
-    soon(link.rejoin(&Rejoin { token: "second".to_owned() })).await.unwrap();
+    soon(link.rejoin(&Rejoin { token: "second".to_owned(), ..Rejoin::default() })).await.unwrap();
     let awake = soon(link.wake(&fresh_wake("another"))).await.unwrap();
     assert_eq!((awake.unix_ns, awake.names_renewed), (None, None), "its own clock, its own names");
     soon(link.session(&session())).await.unwrap();
@@ -145,6 +145,35 @@ async fn a_session_outlives_its_dispatchers() {
     drop(link);
     assert!(far.answer(410).await.1.is_none());
     assert_eq!(far.ended().await, Some(0), "nobody wants it any more");
+}
+
+#[tokio::test]
+async fn a_machine_of_a_reserve_comes_back_in_short_steps_and_then_as_its_sessions() {
+    let mut far = Far::new(60_000).await;
+    let link = far.answer(101).await.1.unwrap();
+    let token = "waits".to_owned();
+    soon(link.rejoin(&Rejoin { token, machine: None, eager: true })).await.unwrap();
+    drop(link);
+    // One that is never answered holds up none of those after it.
+    let (_silent, _) = far.listener.accept().await.unwrap();
+    for _ in 0..5 {
+        let (waits, none) = far.answer(503).await;
+        assert_eq!((waits.path, waits.token.as_str()), (link_path("cb-1"), "Bearer waits"));
+        assert!(none.is_none());
+    }
+    let link = far.answer(101).await.1.unwrap();
+    let machine = Some("cb-2".to_owned());
+    let taken = Rejoin { token: "taken".to_owned(), machine, eager: false };
+    soon(link.rejoin(&taken)).await.unwrap();
+    drop(link);
+    let mut again = far.answer(503).await.0;
+    while again.token != "Bearer taken" {
+        // Begun before it was let in, and given up.
+        again = far.answer(503).await.0;
+    }
+    assert_eq!((again.path, again.token.as_str()), (link_path("cb-2"), "Bearer taken"));
+    assert!(far.answer(410).await.1.is_none());
+    assert_eq!(far.ended().await, Some(0));
 }
 
 #[tokio::test]

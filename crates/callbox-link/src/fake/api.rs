@@ -95,7 +95,7 @@ async fn answer(
             read::<Hosts>(request).await.map(|_| json(&serde_json::json!({})))
         }
         (Method::POST, "rejoin") => read::<Rejoin>(request).await.map(|rejoin| {
-            state.note(|seen| seen.rejoin.push(rejoin.token));
+            state.note(|seen| seen.rejoin.push(rejoin));
             json(&serde_json::json!({}))
         }),
         (Method::POST, "session") => session(&state, request).await,

@@ -5,6 +5,7 @@ use callbox_protocol::agent::{
     AgentEvent, AgentEventKind, Clock, LogLine, LogStream, Phase, Prepare, SessionData, Wake,
     Warning,
 };
+use callbox_protocol::join::Rejoin;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +22,8 @@ pub struct Seen {
     pub freezes: u32,
     /// Bodies of `POST /v1/wake`.
     pub wakes: Vec<Wake>,
-    /// Tokens of `POST /v1/rejoin`.
-    pub rejoin: Vec<String>,
+    /// Bodies of `POST /v1/rejoin`.
+    pub rejoin: Vec<Rejoin>,
     /// Bodies of `POST /v1/clock`.
     pub clocks: Vec<Clock>,
     /// Bodies of `POST /v1/session`.

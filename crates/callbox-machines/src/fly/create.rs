@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use callbox_core::Fault;
+use callbox_core::{Fault, of_reserve_name};
 use callbox_fly::{
     Action, CapacityScope, Error, ErrorKind, Happened,
     wire::{CreateMachine, Machine},
@@ -32,6 +32,7 @@ impl Inner {
         if let Some(place) = self.known_place(&spec.name) {
             return Ok(place);
         }
+        let is_reserve = of_reserve_name(&spec.name).is_some();
         let app = self.app_of(&spec.name).to_owned();
         let token = self.arrivals.first_token(&spec.name);
         let began = Instant::now();
@@ -41,7 +42,7 @@ impl Inner {
             self.pace.turn(Action::Create, &app).await;
             let error = match self.create(&app, &spec.name, request).await {
                 Ok(place) => {
-                    spec.made.tell(&format!("{}/{}", place.app, place.id));
+                    spec.made.tell(&place.to_string());
                     return Ok(place);
                 }
                 Err(error) => error,
@@ -64,7 +65,9 @@ impl Inner {
                 ErrorKind::ImageMissing if began.elapsed() > PUSHED => {
                     return Err(StartFault::Provider(Fault::refused(error)));
                 }
-                // As many as there may be: whoever waits in line is told so.
+                // As many as there may be. A session comes before what only waits for one; and
+                // whoever waits in line is told so.
+                ErrorKind::MachineLimit if !is_reserve && self.make_way().await => {}
                 ErrorKind::MachineLimit => return Err(StartFault::Provider(fault(&error))),
                 _ if error.may_pass() => sleep(PAUSE).await,
                 _ => return Err(StartFault::Provider(fault(&error))),

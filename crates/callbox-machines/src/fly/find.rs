@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use callbox_core::{Fault, Time};
+use callbox_core::{Fault, Time, of_reserve_name};
 use callbox_fly::{Action, ListFilter, wire::Machine};
 use tokio::{
     sync::watch,
@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     CALL, Inner,
     fault::fault,
-    request::{DEPLOYMENT, MACHINE},
+    request::{DEPLOYMENT, MACHINE, RESERVE},
 };
 use crate::Listed;
 
@@ -30,10 +30,26 @@ pub(super) struct Place {
     pub region: Option<String>,
 }
 
+impl Place {
+    /// As [`crate::Made`] is told it.
+    pub fn parse(text: &str) -> Option<Place> {
+        let (app, id) = text.split_once('/')?;
+        Some(Place { app: app.to_owned(), id: id.to_owned(), region: None })
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.app, self.id)
+    }
+}
+
 /// What is known of a name.
 #[derive(Default)]
 pub(super) struct Known {
     pub place: Option<Place>,
+    /// Its name while it was in reserve, until its agent knows the new one.
+    pub taken: Option<String>,
     /// Closed when nobody asks for it any more.
     pub asked: Option<watch::Receiver<()>>,
     /// When a create was asked for that may have happened or not.
@@ -53,6 +69,10 @@ impl Inner {
 
     pub fn know(&self, name: &str, change: impl FnOnce(&mut Known)) {
         change(self.known.lock().expect("no panic while held").entry(name.to_owned()).or_default());
+    }
+
+    pub fn forget(&self, name: &str) -> Option<Known> {
+        self.known.lock().expect("no panic while held").remove(name)
     }
 
     fn known<T>(&self, name: &str, look: impl FnOnce(&Known) -> Option<T>) -> Option<T> {
@@ -101,25 +121,61 @@ impl Inner {
         Ok(None)
     }
 
-    /// All machines of this deployment.
+    /// All machines of this deployment, but those that are in reserve here. One that a session took
+    /// out of a reserve has the session's name: as we know it, or as was noted at Fly.
     pub async fn list(&self) -> Result<Vec<Listed>, Fault> {
         let mut all = Vec::new();
         for app in &self.config.apps {
             let ours = (DEPLOYMENT, self.config.deployment.as_str());
             for machine in self.listed(app, ours).await?.into_iter().filter(|one| !is_gone(one)) {
                 let made_at = machine.created().map(|at| Time::from_micros(at.as_microsecond()));
+                let (id, region) = (machine.id.clone(), machine.region.clone());
+                let place = Place { app: app.clone(), id, region };
+                let noted = |key: &str| {
+                    let config = machine.config.as_ref().or(machine.incomplete_config.as_ref());
+                    config.and_then(|config| config.metadata.get(key).cloned())
+                };
+                let keeper = noted(RESERVE);
+                let name = noted(MACHINE).or(machine.name);
                 // Without its name nobody could end it.
-                let name = machine.name.ok_or_else(|| {
+                let name = name.ok_or_else(|| {
                     Fault::unavailable(format!("machine {} on the list has no name", machine.id))
                 })?;
                 all.push(Listed {
+                    keeper: keeper.filter(|_| of_reserve_name(&name).is_some()),
                     name,
                     deployment: Some(self.config.deployment.clone()),
                     made_at,
+                    id: Some(place.to_string()),
                 });
             }
         }
+        // Last: what is given to a session while Fly answers is not in reserve any more, and has
+        // another name since.
+        all.retain(|one| self.keeps(&one.name).is_none());
+        let taken = self.taken();
+        for one in &mut all {
+            if let Some(name) = one.id.as_ref().and_then(|id| taken.get(id)) {
+                (one.name, one.keeper) = (name.clone(), None);
+            }
+        }
         Ok(all)
+    }
+
+    /// The names of the sessions' machines that we know, by their places.
+    fn taken(&self) -> BTreeMap<String, String> {
+        let known = self.known.lock().expect("no panic while held");
+        let sessions = known.iter().filter(|(name, _)| of_reserve_name(name).is_none());
+        let place = |(name, known): (&String, &Known)| {
+            Some((known.place.as_ref()?.to_string(), name.clone()))
+        };
+        sessions.filter_map(place).collect()
+    }
+
+    /// How many machines of sessions are known here.
+    pub fn sessions(&self) -> usize {
+        let known = self.known.lock().expect("no panic while held");
+        known.keys().filter(|name| of_reserve_name(name).is_none()).count()
     }
 
     async fn listed(&self, app: &str, (key, value): (&str, &str)) -> Result<Vec<Machine>, Fault> {

@@ -1,4 +1,5 @@
-//! Machines at Fly (`callbox_fly`): one for each session, made when it starts.
+//! Machines at Fly (`callbox_fly`): one for each session, made when it starts or taken out of a
+//! reserve (`reserve` makes what waits, `take` gives it to a session).
 //!
 //! The agent is the entry point of the bot's image. It finds its dispatcher by a file that the
 //! machine is made with, and dials; from then on it is spoken to like any other.
@@ -10,7 +11,9 @@ mod find;
 mod pace;
 mod price;
 mod request;
+mod reserve;
 mod start;
+mod take;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,17 +25,22 @@ use async_trait::async_trait;
 use callbox_core::Fault;
 use callbox_fly::{Action, Client, ErrorKind};
 use callbox_link::Link;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
 pub use callbox_fly::{BASE_URL, ClientError, Token};
 
 use crate::{
     Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Prices, Progress,
-    Provider, StartFault, Started,
+    Provider, Reserve, StartFault, Started,
+    reserve::{Key, Reserves, tend},
 };
 use fault::fault;
-use find::Known;
+use find::{Known, Place};
 use pace::Pace;
+use reserve::{Door, Waiting};
 use start::{Stages, has_ended};
 
 /// How long one call to Fly may take.
@@ -67,6 +75,8 @@ pub struct FlyConfig {
     pub prices: callbox_fly::Prices,
     /// How large a bot's image is taken to be, in GB: what a machine that does not run costs.
     pub image_gb: f64,
+    /// This replica's id: machines in reserve are its own, and come to it only.
+    pub keeper: String,
 }
 
 /// The provider `fly`.
@@ -81,6 +91,10 @@ struct Inner {
     arrivals: Arrivals,
     pace: Pace,
     known: Mutex<BTreeMap<String, Known>>,
+    reserves: Reserves<Arc<Waiting>>,
+    /// The machines in reserve by name, from before they are made until they are a session's or
+    /// gone: whether each may connect.
+    kept: Mutex<BTreeMap<String, Door>>,
     /// Regions that had no room, and when.
     full: Mutex<HashMap<String, Instant>>,
 }
@@ -105,6 +119,8 @@ impl Fly {
                 arrivals: Arrivals::new(secret),
                 pace: Pace::default(),
                 known: Mutex::default(),
+                reserves: Reserves::new(),
+                kept: Mutex::default(),
                 full: Mutex::default(),
             }),
         }
@@ -140,10 +156,28 @@ impl Provider for Fly {
         self.inner.prices(bot)
     }
 
+    async fn tend(&self, bots: watch::Receiver<Vec<BotVersion>>) {
+        tend(&self.inner.reserves, bots, &self.inner).await;
+    }
+
+    async fn filled(&self, bot: &BotVersion) -> Result<(), StartFault> {
+        let filled = self.inner.reserves.filled(bot).await;
+        filled.map_err(|detail| StartFault::Provider(Fault::refused(detail)))
+    }
+
+    fn reserves(&self) -> Vec<Reserve> {
+        self.inner.reserves.levels()
+    }
+
+    /// What waits in reserve counts; it is given up when a session needs its room.
     fn admit(&self, next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
-        let most = self.inner.config.max_machines;
-        if claimed.count() < most {
-            return Ok(self.inner.paced(next, claimed));
+        let (inner, reserve) = (&self.inner, Key::of(next));
+        if inner.reserves.ready(&reserve) > inner.spoken_for(claimed, &reserve) {
+            return Ok(Admission::Prepared);
+        }
+        let most = inner.config.max_machines;
+        if claimed.count() + inner.reserves.count() < most {
+            return Ok(inner.paced(next, claimed));
         }
         Ok(Admission::Full {
             detail: format!(
@@ -160,7 +194,19 @@ impl Provider for Fly {
         self.inner.pace.share(replicas);
     }
 
+    async fn shed(&self, _next: &MachineSpec, claimed: &Claims) -> Result<bool, Fault> {
+        let inner = &self.inner;
+        let spare = inner.reserves.give_up(|reserve| inner.spoken_for(claimed, reserve));
+        let Some(spare) = spare else { return Ok(false) };
+        inner.remove(&spare.name).await?;
+        Ok(true)
+    }
+
     async fn ensure(&self, spec: &MachineSpec) -> Result<Started, StartFault> {
+        let _starting = self.inner.reserves.starting();
+        if let Some(started) = self.inner.take(spec).await? {
+            return Ok(started);
+        }
         let stages = Stages::default();
         let since = Instant::now();
         let place = self.inner.made(spec).await?;
@@ -187,22 +233,45 @@ impl Provider for Fly {
         }
     }
 
+    fn recall(&self, name: &str, id: &str) {
+        let Some(place) = Place::parse(id) else { return };
+        self.inner.know(name, |known| known.place = known.place.take().or(Some(place)));
+    }
+
+    fn keeps(&self, name: &str) -> Option<bool> {
+        self.inner.keeps(name)
+    }
+
     fn arrivals(&self) -> Option<&Arrivals> {
         Some(&self.inner.arrivals)
     }
 
     async fn destroy(&self, name: &str) -> Result<(), Fault> {
-        let inner = &self.inner;
-        inner.arrivals.forget(name);
-        while let Some(place) = inner.find(name).await? {
-            inner.pace.turn(Action::Destroy, &place.id).await;
-            match inner.client.destroy(&place.app, &place.id, true, CALL).await {
+        self.inner.remove(name).await
+    }
+
+    async fn tidy(&self) -> Result<(), Fault> {
+        self.inner.remove_reserves().await
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
+        self.inner.list().await
+    }
+}
+
+impl Inner {
+    /// Ends the machine of this name, wherever it is.
+    async fn remove(&self, name: &str) -> Result<(), Fault> {
+        self.arrivals.forget(name);
+        while let Some(place) = self.find(name).await? {
+            self.pace.turn(Action::Destroy, &place.id).await;
+            match self.client.destroy(&place.app, &place.id, true, CALL).await {
                 Ok(()) => break,
                 Err(error) if error.is_not_found() => break,
                 Err(error) => match &error.kind {
                     ErrorKind::RateLimited { retry_after } => {
                         let pause = retry_after.unwrap_or(Duration::from_secs(1));
-                        inner.pace.too_often(Action::Destroy, &place.id, pause).await;
+                        self.pace.too_often(Action::Destroy, &place.id, pause).await;
                     }
                     ErrorKind::LeaseHeld | ErrorKind::ConcurrentUpdate => {
                         sleep(Duration::from_secs(1)).await;
@@ -211,11 +280,11 @@ impl Provider for Fly {
                 },
             }
         }
-        inner.known.lock().expect("no panic while held").remove(name);
+        self.let_go(name);
+        if let Some(taken) = self.forget(name).and_then(|known| known.taken) {
+            self.let_go(&taken);
+            self.forget(&taken);
+        }
         Ok(())
-    }
-
-    async fn list(&self) -> Result<Vec<Listed>, Fault> {
-        self.inner.list().await
     }
 }

@@ -3,7 +3,7 @@
 use callbox_core::Price;
 
 use super::{Inner, request};
-use crate::{BotMachine, Prices};
+use crate::{BotMachine, Prices, ReserveKind};
 
 impl Inner {
     /// What a machine of this bot costs while it runs in that region; where it is not known yet,
@@ -15,8 +15,14 @@ impl Inner {
     }
 
     pub fn prices(&self, bot: &BotMachine) -> Option<Prices> {
-        let waiting = self.of_list(self.config.prices.parked(self.config.image_gb));
-        Some(Prices { machine: self.price(bot, None)?, waiting })
+        let machine = self.price(bot, None)?;
+        let waiting = match bot.reserve.kind {
+            ReserveKind::Started => machine.clone(),
+            ReserveKind::Stopped | ReserveKind::Suspended => {
+                self.of_list(self.config.prices.parked(self.config.image_gb))
+            }
+        };
+        Some(Prices { machine, waiting })
     }
 
     fn of_list(&self, nano_usd_per_s: u64) -> Price {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use callbox_core::{Fault, of_machine_name};
+use callbox_core::{Fault, of_machine_name, of_reserve_name};
 use callbox_fly::{
-    limits::{SHAPES, Shape},
+    limits::{SHAPES, SUSPEND_MEMORY_MB, Shape},
     wire::{
         CpuKind as FlyCpuKind, CreateMachine, File, GoDuration, Guest, MachineConfig, Restart,
         RestartPolicy, StopConfig,
@@ -14,18 +14,22 @@ use callbox_fly::{
 use callbox_protocol::join::{JOIN_FILE, Join};
 
 use super::{FlyConfig, GRACE, STOP};
-use crate::{BotMachine, CpuKind, MachineSpec, Network};
+use crate::{BotMachine, CpuKind, MachineSpec, Network, ReserveKind};
 
 /// Whose a machine is: the deployment's id.
 pub(super) const DEPLOYMENT: &str = "callbox_deployment";
 /// The machine's name once more, as lists can be filtered by metadata only.
 pub(super) const MACHINE: &str = "callbox_machine";
+/// The replica that has, or had, the machine in reserve.
+pub(super) const RESERVE: &str = "callbox_reserve";
 /// For people who look at the list.
-const SESSION: &str = "callbox_session";
-const INCARNATION: &str = "callbox_incarnation";
+pub(super) const SESSION: &str = "callbox_session";
+pub(super) const INCARNATION: &str = "callbox_incarnation";
 const BOT: &str = "callbox_bot";
+const VERSION: &str = "callbox_version";
 
-/// A machine for this session, in the first of these regions that has room.
+/// A machine for this session, or by its name for a reserve, in the first of these regions that has
+/// room.
 ///
 /// What is in here can be read by whoever may read the app: no session's data, and a token that
 /// opens one connection once.
@@ -66,19 +70,29 @@ pub(super) fn create(
             }],
             ..MachineConfig::default()
         },
+        skip_launch: is_to_rest(spec).then_some(true),
         skip_service_registration: Some(true),
         ..CreateMachine::default()
     })
 }
 
+/// Whether it is made to be started later.
+fn is_to_rest(spec: &MachineSpec) -> bool {
+    of_reserve_name(&spec.name).is_some() && spec.bot.reserve.kind == ReserveKind::Stopped
+}
+
 fn metadata(spec: &MachineSpec, config: &FlyConfig) -> BTreeMap<String, String> {
     let session = of_machine_name(&spec.name).map(|(session, _)| session.to_string());
+    let incarnation = session.as_ref().map(|_| spec.incarnation.to_string());
+    let keeper = of_reserve_name(&spec.name).map(str::to_owned);
     let all = [
         (DEPLOYMENT, Some(config.deployment.clone())),
         (MACHINE, Some(spec.name.clone())),
         (SESSION, session),
-        (INCARNATION, Some(spec.incarnation.to_string())),
+        (INCARNATION, incarnation),
         (BOT, Some(spec.bot.bot.clone())),
+        (VERSION, spec.version.clone()),
+        (RESERVE, keeper),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
@@ -103,7 +117,7 @@ pub(super) fn check(bot: &BotMachine) -> Result<(), Fault> {
         reserve,
         run: _,
     } = bot;
-    guest(bot)?;
+    let memory = guest(bot)?.memory_mb.unwrap_or_default();
     if image.is_empty() {
         return Err(Fault::refused(format!("bots.{name}.image: name an image that Fly can pull")));
     }
@@ -112,8 +126,12 @@ pub(super) fn check(bot: &BotMachine) -> Result<(), Fault> {
             "bots.{name}.allow: Fly has no walls that keep a machine to a list"
         )));
     }
-    if reserve.max > 0 {
-        return Err(Fault::refused(format!("bots.{name}.reserve: there are none at Fly yet")));
+    let suspends = reserve.max > 0 && reserve.kind == ReserveKind::Suspended;
+    if suspends && memory > SUSPEND_MEMORY_MB {
+        return Err(Fault::refused(format!(
+            "bots.{name}.reserve.kind: Fly suspends machines of up to {SUSPEND_MEMORY_MB} MB, and \
+             this bot's have {memory}; say \"stopped\" or \"started\""
+        )));
     }
     Ok(())
 }

@@ -38,21 +38,33 @@ impl Inner {
         stages: Stages,
     ) -> Result<Started, StartFault> {
         let since = Instant::now();
-        let mut link = self.agent_of(&spec.name, place).await?;
+        let (link, _) = self.agent_of(&spec.name, place).await?;
         stages.add("boot", since);
+        self.awake(spec, place, link, stages, "cold").await
+    }
+
+    /// Has the bot made ready and the machine woken.
+    pub async fn awake(
+        &self,
+        spec: &MachineSpec,
+        place: &Place,
+        mut link: Link,
+        stages: Stages,
+        start: &str,
+    ) -> Result<Started, StartFault> {
         loop {
             match self.make_ready(&link, spec, &stages).await {
                 Ok(()) => break,
                 // Its connection broke; it dials again, and goes on where it was.
                 Err(LinkError::Closed | LinkError::Hello(_)) => {
-                    link = self.agent_of(&spec.name, place).await?;
+                    link = self.agent_of(&spec.name, place).await?.0;
                 }
                 Err(error) => return Err(StartFault::of_prepare(error)),
             }
         }
         let facts = MachineFacts {
             accelerator: "fly".into(),
-            start: "cold".into(),
+            start: start.into(),
             stages: stages.0.into_inner().expect("no panic while held"),
             not_enforced: vec![WALLS.into()],
             price: self.price(&spec.bot, place.region.as_deref()),
@@ -60,10 +72,10 @@ impl Inner {
         Ok(Started { link, facts })
     }
 
-    /// The next connection of the machine's agent, unless the machine ends before.
-    async fn agent_of(&self, name: &str, place: &Place) -> Result<Link, StartFault> {
+    /// The next connection of the machine's agent and its process, unless the machine ends before.
+    pub async fn agent_of(&self, name: &str, place: &Place) -> Result<(Link, String), StartFault> {
         tokio::select! {
-            link = self.arrivals.link(name) => Ok(link),
+            link = self.arrivals.link_of(name) => Ok(link),
             why = self.end_of(place) => Err(why),
         }
     }

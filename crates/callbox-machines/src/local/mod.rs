@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use callbox_core::{Fault, MachineFacts, StartStage, Usage};
 use callbox_link::Link;
-use callbox_microvm::{From as Origin, Host, Start, chain, image::ImageStore};
+use callbox_microvm::{From as Origin, Host, Parked, Start, chain, image::ImageStore};
 use tokio::sync::watch;
 
 /// What the command line needs of the host beside running machines.
@@ -24,15 +24,14 @@ pub use callbox_microvm::{
 mod fault;
 mod reserve;
 mod room;
-mod sizing;
 mod versions;
 
 use crate::{
     Admission, BotMachine, BotVersion, Budget, BudgetConfig, Claims, Cost, Listed, MachineSpec,
     Network, Progress, Provider, Reserve, StartFault, StartFrom, Started,
+    reserve::{Reserves, tend},
 };
 use fault::{fault, image_fault, start_fault};
-use reserve::{Maker, Reserves};
 
 /// The provider `local`.
 #[derive(Debug)]
@@ -40,7 +39,8 @@ pub struct Local {
     host: Host,
     images: Arc<ImageStore>,
     budget: Budget,
-    reserves: Reserves,
+    reserves: Reserves<Parked>,
+    strays: reserve::Strays,
     /// What the machines that were asked for here take, by name.
     costs: Mutex<BTreeMap<String, Cost>>,
     /// What the largest machine of any bot takes.
@@ -63,6 +63,7 @@ impl Local {
             images: Arc::new(images.map_err(image_fault)?),
             budget,
             reserves: Reserves::new(),
+            strays: reserve::Strays::default(),
             costs: Mutex::default(),
             largest: Mutex::default(),
         })
@@ -116,7 +117,9 @@ impl Local {
             Origin::Cold => None,
             Origin::Clone(template) => Some(template.id()),
         };
-        let Some(parked) = self.reserves.take(bot, template) else { return Ok(None) };
+        let Some(parked) = self.reserves.take(bot, |parked| parked.template() == template) else {
+            return Ok(None);
+        };
         match self.host.claim(parked, &what.name).await {
             Ok(claimed) => Ok(Some(self.started(claimed, "reserve", &what.shape.network))),
             Err(error) if reserve::goes_on(&error) => {
@@ -222,7 +225,7 @@ impl Provider for Local {
             },
         );
         *self.largest.lock().expect("no panic while held") = largest;
-        reserve::tend(&self.reserves, bots, self).await;
+        tend(&self.reserves, bots, self).await;
     }
 
     fn not_enforced(&self) -> Vec<String> {
@@ -319,19 +322,5 @@ struct Told<'a>(&'a dyn Progress);
 impl callbox_microvm::Progress for Told<'_> {
     fn stage(&self, name: &str) {
         self.0.stage(name);
-    }
-}
-
-impl Maker for Local {
-    fn host(&self) -> &Host {
-        &self.host
-    }
-
-    async fn plan(&self, bot: &BotVersion) -> Result<Start, String> {
-        self.plan_start(bot, "", &()).await.map_err(|error| error.to_string())
-    }
-
-    fn has_room(&self, bot: &Arc<BotMachine>) -> bool {
-        self.room_in_reserve(bot)
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use callbox_microvm::{Accelerator, OWN_MEMORY_MIB};
 
-use super::{Local, reserve::Key};
-use crate::{Admission, BotMachine, Claims, Cost, MachineSpec};
+use super::Local;
+use crate::{Admission, BotMachine, Claims, Cost, MachineSpec, reserve::Key};
 
 impl Local {
     /// What these machines take, and all templates: those are in memory whether or not a machine

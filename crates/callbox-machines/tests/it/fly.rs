@@ -58,6 +58,7 @@ impl Cloudy {
             orphan_after: Duration::from_secs(120),
             prices: prices(),
             image_gb: 2.0,
+            keeper: "one".into(),
         };
         let client = Client::new(&url, &Token::new(TOKEN)).expect("a client");
         let fly = Arc::new(Fly::new(client, config, b"secret"));
@@ -136,7 +137,7 @@ async fn serve(agent: FakeAgent, join: Join, boot: String, home: Arc<OnceLock<We
         arrivals.arrive(&join.machine, &boot, Box::new(host));
         drop(fly);
         agent.serve(Box::new(machine)).await;
-        token = agent.seen().rejoin.last().cloned().unwrap_or(token);
+        token = agent.seen().rejoin.last().map_or(token, |told| told.token.clone());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

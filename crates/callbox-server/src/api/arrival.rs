@@ -7,10 +7,12 @@ use axum::{
     extract::{Path, Request, State},
     response::Response,
 };
-use callbox_core::{MachineState, Session, of_machine_name};
+use callbox_core::{MachineState, Session, of_machine_name, of_reserve_name};
 use callbox_link::over_websocket;
+use callbox_machines::{Denied, Provider};
 use callbox_protocol::join::BOOT_HEADER;
 use http::HeaderMap;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -20,8 +22,16 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{App, caller::bearer, carried::forward, error::Error};
-use crate::plane::over;
+use super::{
+    App,
+    caller::bearer,
+    carried::{forward, forward_to},
+    error::Error,
+};
+use crate::{
+    plane::over,
+    replica::{forward::Unreachable, lost_after},
+};
 
 /// Largest message. What the agent sends at once is far smaller.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -35,6 +45,9 @@ pub async fn link(
 ) -> Result<Response, Error> {
     let answer = create_response_with_body(&request, Body::empty)
         .map_err(|error| Error::Invalid { what: "request", problem: error.to_string() })?;
+    if let Some(keeper) = of_reserve_name(&machine) {
+        return waiting(&app, &machine, keeper, request, answer).await;
+    }
     let (id, incarnation) = of_machine_name(&machine).ok_or(Error::UnknownMachine)?;
     let (session, driver) = match app.plane.handle(id) {
         Some(handle) => (handle.session.borrow().clone(), None),
@@ -52,19 +65,82 @@ pub async fn link(
     if is_over(&session, incarnation) {
         // Whoever has any token of this machine may know that it is not wanted.
         return match allowed {
-            Err(callbox_machines::Denied::Token) => Err(BAD_TOKEN),
+            Err(Denied::Token) => Err(BAD_TOKEN),
             _ => Err(Error::MachineOver),
         };
     }
     allowed.map_err(|denied| match denied {
-        callbox_machines::Denied::Token => BAD_TOKEN,
-        callbox_machines::Denied::Late => Error::Forbidden { problem: "this token was used" },
+        Denied::Token => BAD_TOKEN,
+        Denied::Late => USED_TOKEN,
     })?;
     if let Some(driver) = driver {
         return forward(&app, id, driver, request).await;
     }
     let boot = boot.to_owned();
     let upgrade = hyper::upgrade::on(request);
+    arrives(&app, provider, machine, boot, upgrade);
+    Ok(answer)
+}
+
+/// A machine in reserve comes to the replica that has it, and to no other. That one is certain of
+/// what it has; where it is gone for good, nobody wants the machine any more.
+async fn waiting(
+    app: &App,
+    machine: &str,
+    keeper: &str,
+    request: Request,
+    answer: Response,
+) -> Result<Response, Error> {
+    let (token, boot) = shown(request.headers())?;
+    // All who meet agents have the deployment's secret: who it is for shows when it is here.
+    let mut meeting = app.plane.providers.values().filter(|one| one.arrivals().is_some());
+    let ours = keeper == app.plane.replicas.id();
+    let provider = match ours {
+        true => meeting.clone().find(|one| one.keeps(machine).is_some()).or(meeting.next()),
+        false => meeting.next(),
+    };
+    let provider = Arc::clone(provider.ok_or(Error::UnknownMachine)?);
+    let arrivals = provider.arrivals().ok_or(Error::UnknownMachine)?;
+    let allowed = arrivals.admit(machine, token, boot, false);
+    if !ours {
+        // Whether it may, the other one decides again.
+        allowed.map_err(|_| BAD_TOKEN)?;
+        return match keeper_lives(app, keeper).await? {
+            true => forward_to(app, keeper, request).await,
+            false => Err(Error::MachineOver),
+        };
+    }
+    match (allowed, provider.keeps(machine)) {
+        (Err(Denied::Token), _) => Err(BAD_TOKEN),
+        (_, None) => Err(Error::MachineOver),
+        (Err(Denied::Late), _) => Err(USED_TOKEN),
+        (Ok(()), Some(false)) => Err(Error::Elsewhere(Unreachable::Nobody)),
+        (Ok(()), Some(true)) => {
+            let (machine, boot) = (machine.to_owned(), boot.to_owned());
+            let upgrade = hyper::upgrade::on(request);
+            arrives(app, provider, machine, boot, upgrade);
+            Ok(answer)
+        }
+    }
+}
+
+/// Whether the replica lives, or did so lately that it may come back to its machines.
+async fn keeper_lives(app: &App, keeper: &str) -> Result<bool, Error> {
+    if app.plane.replicas.other(keeper).is_some() {
+        return Ok(true);
+    }
+    let lived = app.plane.store.replicas(lost_after(&app.plane.config)).await?;
+    Ok(lived.iter().any(|replica| replica.id == keeper))
+}
+
+/// The connection becomes a carrier as soon as it is one.
+fn arrives(
+    app: &App,
+    provider: Arc<dyn Provider>,
+    machine: String,
+    boot: String,
+    upgrade: OnUpgrade,
+) {
     app.plane.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let config = WebSocketConfig::default()
@@ -76,9 +152,9 @@ pub async fn link(
             arrivals.arrive(&machine, &boot, over_websocket(websocket));
         }
     });
-    Ok(answer)
 }
 
+const USED_TOKEN: Error = Error::Forbidden { problem: "this token was used" };
 const BAD_TOKEN: Error = Error::Unauthorized { problem: "this token is not this machine's" };
 
 /// The agent's token, and the process that it says it is.

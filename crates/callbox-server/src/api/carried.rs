@@ -128,6 +128,18 @@ async fn driven(app: &App, id: SessionId) -> Result<Driven, Error> {
     Ok(Driven::Elsewhere(row.replica))
 }
 
+/// The answer of this replica, about no session.
+pub(super) async fn forward_to(
+    app: &App,
+    replica: &str,
+    request: Request<Body>,
+) -> Result<Response, Error> {
+    let answer = replica::forward::carry_to(&app.plane, replica, request).await;
+    let mut response = answer.map_err(Error::Elsewhere)?;
+    response.extensions_mut().insert(Carried);
+    Ok(response)
+}
+
 /// The answer of the replica that drives the session.
 pub(super) async fn forward(
     app: &App,

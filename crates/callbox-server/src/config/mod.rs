@@ -16,7 +16,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use callbox_core::{Limits, ReadyWhen, Restarts};
 use callbox_machines::{
-    BotMachine, BotRun, BudgetConfig, Cloud, CpuKind, ReserveSize, StartFrom, local::NetConfig,
+    BotMachine, BotRun, BudgetConfig, Cloud, CpuKind, ReserveKind, ReserveSize, StartFrom,
+    local::NetConfig,
 };
 use network::{local_network, network};
 use raw::{Raw, RawBot};
@@ -409,7 +410,7 @@ fn reserve(
     raw: &raw::RawReserve,
     key: impl Fn(&str) -> String,
 ) -> Result<ReserveSize, ConfigError> {
-    let raw::RawReserve { min, max, target_hit_ratio, max_age_s } = *raw;
+    let raw::RawReserve { min, max, target_hit_ratio, max_age_s, kind } = *raw;
     if min > max {
         return Err(wrong(key("min"), format!("{min} is more than reserve.max, which is {max}")));
     }
@@ -417,7 +418,13 @@ fn reserve(
         let problem = format!("{target_hit_ratio} is not at least 0 and less than 1");
         return Err(wrong(key("target_hit_ratio"), problem));
     }
-    Ok(ReserveSize { min, max, target_hit_ratio, max_age: span(key("max_age_s"), max_age_s)? })
+    let kind = match kind {
+        raw::RawReserveKind::Stopped => ReserveKind::Stopped,
+        raw::RawReserveKind::Suspended => ReserveKind::Suspended,
+        raw::RawReserveKind::Started => ReserveKind::Started,
+    };
+    let max_age = span(key("max_age_s"), max_age_s)?;
+    Ok(ReserveSize { min, max, target_hit_ratio, max_age, kind })
 }
 
 fn budget(raw: &raw::RawLocal) -> Result<BudgetConfig, ConfigError> {

@@ -181,6 +181,15 @@ pub(super) struct RawReserve {
     pub max: usize,
     pub target_hit_ratio: f64,
     pub max_age_s: f64,
+    pub kind: RawReserveKind,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawReserveKind {
+    Stopped,
+    Suspended,
+    Started,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

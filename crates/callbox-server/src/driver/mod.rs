@@ -74,6 +74,12 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Option<Handle> {
     // Before anybody finds it: who looks at a session that waits finds its place.
     plane.queue.set(plane, &session.session);
     drop(driven);
+    // Made before us, or about to be given up: whoever is asked for it need not look.
+    if let (Some(id), Some(name)) = (&session.session.machine_id, session.session.machine_name())
+        && let Some(provider) = plane.providers.get(session.session.provider.as_str())
+    {
+        provider.recall(&name, id);
+    }
     // Open before anybody is told of the session: who follows its log waits for the first line.
     plane.logs.writer(id);
     let meter = Meter { plane: Arc::clone(plane), seen, inbox: inbox.clone() };

@@ -76,12 +76,39 @@ pub async fn carry(
     plane: &Arc<Plane>,
     id: SessionId,
     driver: Option<&str>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Unreachable> {
+    let driver = driver.ok_or(Unreachable::Nobody)?;
+    let (watching, watched) = (Arc::clone(plane), driver.to_owned());
+    let changed = move || {
+        let (plane, driver) = (Arc::clone(&watching), watched.clone());
+        async move { driver_changed(&plane, id, &driver).await }
+    };
+    pass_on(plane, driver, request, changed).await
+}
+
+/// Has this replica answer a request that is about no session.
+///
+/// # Errors
+/// See [`Unreachable`].
+pub async fn carry_to(
+    plane: &Arc<Plane>,
+    replica: &str,
+    request: Request<Body>,
+) -> Result<Response<Body>, Unreachable> {
+    pass_on(plane, replica, request, std::future::pending::<()>).await
+}
+
+/// Passes it on, until `changed` says that it is another's to answer.
+async fn pass_on<F: Future<Output = ()> + Send + 'static>(
+    plane: &Arc<Plane>,
+    driver: &str,
     mut request: Request<Body>,
+    changed: impl Fn() -> F,
 ) -> Result<Response<Body>, Unreachable> {
     if is_forwarded(request.headers()) {
         return Err(Unreachable::Moving);
     }
-    let driver = driver.ok_or(Unreachable::Nobody)?;
     let (stream, authority) = reach(plane, driver).await?;
     let lost = || Unreachable::Lost(driver.to_owned());
     let (mut sender, connection) =
@@ -95,18 +122,18 @@ pub async fn carry(
     let mut answer = tokio::select! {
         answer = sender.send_request(request) => answer.map_err(|_| lost())?,
         // A host that is gone closes no connection.
-        () = driver_changed(plane, id, driver) => return Err(lost()),
+        () = changed() => return Err(lost()),
     };
     let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     if upgraded {
         let from_replica = hyper::upgrade::on(&mut answer);
-        let (plane2, driver) = (Arc::clone(plane), driver.to_owned());
+        let changed = changed();
         plane.spawn(async move {
             let (Ok(client), Ok(replica)) = tokio::join!(from_client, from_replica) else { return };
             let (mut client, mut replica) = (TokioIo::new(client), TokioIo::new(replica));
             tokio::select! {
                 _ = copy_bidirectional(&mut client, &mut replica) => {}
-                () = driver_changed(&plane2, id, &driver) => {}
+                () = changed => {}
             }
         });
     }

@@ -73,7 +73,7 @@ async fn what_names_another_deployment_is_never_touched() {
     for (deployment, outcome) in [("somebody-else", "others"), (ours.as_str(), "remove")] {
         let deployment = Some(deployment.to_owned());
         let machine =
-            Listed { name: machine.clone(), deployment: deployment.clone(), made_at: None };
+            Listed { deployment: deployment.clone(), made_at: None, ..Listed::here(&*machine) };
         let room = Room { session: room, deployment, made_at: None };
         app.provider.lists_only(vec![machine]);
         app.rooms.lists_only(vec![room]);
@@ -96,7 +96,7 @@ async fn what_is_young_is_left_for_a_later_look() {
     let now = callbox_server::now();
     let grace = app.plane.config.sweep_grace;
     assert_eq!(grace, Duration::from_secs(30), "the default");
-    let made = |made_at| vec![Listed { name: machine.clone(), deployment: None, made_at }];
+    let made = |made_at| vec![Listed { deployment: None, made_at, ..Listed::here(&*machine) }];
     app.provider.lists_only(made(Some(now)));
     assert_eq!(ask(&app, Method::GET).await.found[0].outcome, "young");
     assert_eq!(sweep::once(&app.plane).await.unwrap(), 0);

@@ -340,9 +340,9 @@ impl World {
         // A list that is always true need not tell ages.
         let age = |since: &Instant| (!stale.is_zero()).then(|| self.at(*since));
         let ours = |name: String, since: &Instant| Listed {
-            name,
             deployment: Some("memory".into()),
             made_at: age(since),
+            ..Listed::here(name)
         };
         let mut all: Vec<Listed> = inner
             .machines
@@ -353,7 +353,7 @@ impl World {
         let still = inner.gone.iter().filter(|(at, on, _)| *on == host && at.elapsed() < stale);
         all.extend(still.map(|(at, _, name)| ours(name.clone(), at)));
         let theirs = Some("another".to_owned());
-        all.push(Listed { name: STRANGER.into(), deployment: theirs, made_at: None });
+        all.push(Listed { deployment: theirs, ..Listed::here(STRANGER) });
         all
     }
 }

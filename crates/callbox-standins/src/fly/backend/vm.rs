@@ -5,9 +5,9 @@
 //! dialling its dispatcher for instance, is its own business.
 //!
 //! What it is not: signals other than those that end a program are not delivered, and every one
-//! that ends it is a SIGTERM; files are written by a shell of the image's, as root; nothing is
-//! suspended, because a snapshot of a running machine is a template's alone; machines reach the
-//! internet or nothing ([`VmConfig::network`]), and of this host, single ports ([`Way`]).
+//! that ends it is a SIGTERM; files are written by a shell of the image's, as root; a suspended
+//! machine stands still and keeps its memory on this host, and is not written to a disk; machines
+//! reach the internet or nothing ([`VmConfig::network`]), and of this host, single ports ([`Way`]).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -65,8 +65,10 @@ struct Run {
     link: Link,
     ended: watch::Receiver<Option<Exit>>,
     end: Arc<watch::Sender<Option<Exit>>>,
-    /// End with it.
-    _tasks: JoinSet<()>,
+    /// Ways out of it. None while it stands still: what was open is dead when it goes on.
+    ways: JoinSet<()>,
+    /// Ends with it.
+    _watch: JoinSet<()>,
 }
 
 impl Vm {
@@ -115,6 +117,35 @@ impl Vm {
 
     fn with<T>(&self, id: &str, what: impl FnOnce(&Run) -> T) -> Option<T> {
         self.runs.lock().expect("no panic while held").get(id).map(what)
+    }
+
+    fn change(&self, id: &str, how: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.runs.lock().expect("no panic while held").get_mut(id) {
+            how(run);
+        }
+    }
+
+    /// What leads out of a machine, for as long as the answer is kept.
+    fn lead_out(&self, link: &Link) -> JoinSet<()> {
+        self.ways.iter().map(|way| lead(link.clone(), *way)).collect()
+    }
+
+    /// Lets a machine that was suspended go on; whether it does. Also one whose suspend was broken
+    /// off: it may stand still or not.
+    async fn resume(&self, id: &str) -> bool {
+        let lives = |run: &Run| run.ended.borrow().is_none().then(|| run.link.clone());
+        let Some(link) = self.with(id, lives).flatten() else { return false };
+        match self.host.go_on(&name(id)).await {
+            Ok(()) => {
+                let ways = self.lead_out(&link);
+                self.change(id, |run| run.ways = ways);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(fly.machine = id, error = %chain(&error), "its memory is lost");
+                false
+            }
+        }
     }
 
     /// The words for the host, or why there is no such machine.
@@ -234,6 +265,9 @@ impl Backend for Vm {
     }
 
     async fn start(&self, spec: &Spec, boot: Boot) -> Result<Boot, String> {
+        if boot == Boot::Resume && self.resume(&spec.id).await {
+            return Ok(Boot::Resume);
+        }
         // One that was given up half made has this name still.
         self.destroy(&spec.id).await?;
         let start = self.plan(spec).await?;
@@ -250,15 +284,13 @@ impl Backend for Vm {
             longest_life_ms: None,
         };
         let link = started.link;
-        let mut tasks = JoinSet::new();
-        for way in &self.ways {
-            tasks.spawn(lead(link.clone(), *way));
-        }
+        let ways = self.lead_out(&link);
         link.session(&session).await.map_err(|error| error.to_string())?;
         let (end, ended) = watch::channel(None);
         let end = Arc::new(end);
-        tasks.spawn(watch_over(spec.id.clone(), link.clone(), Arc::clone(&end)));
-        let run = Run { link, ended, end, _tasks: tasks };
+        let mut watch = JoinSet::new();
+        watch.spawn(watch_over(spec.id.clone(), link.clone(), Arc::clone(&end)));
+        let run = Run { link, ended, end, ways, _watch: watch };
         self.runs.lock().expect("no panic while held").insert(spec.id.clone(), run);
         Ok(if boot == Boot::First { Boot::First } else { Boot::Cold })
     }
@@ -298,11 +330,14 @@ impl Backend for Vm {
     }
 
     fn can_suspend(&self, _spec: &Spec) -> Result<(), String> {
-        Err("the vm backend of this stand-in suspends no machines".to_owned())
+        Ok(())
     }
 
     async fn suspend(&self, spec: &Spec) -> Result<(), String> {
-        self.can_suspend(spec)
+        // First, so that the machine itself sees nothing of it before it goes on.
+        self.host.pause(&name(&spec.id)).await.map_err(|error| chain(&error))?;
+        self.change(&spec.id, |run| run.ways = JoinSet::new());
+        Ok(())
     }
 
     async fn destroy(&self, id: &str) -> Result<(), String> {

@@ -21,7 +21,7 @@ const NEWEST: f64 = 0.3;
 
 /// What was seen of one bot's sessions and of its reserve's making.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Sessions a second, over each of [`SPANS`], as of `at`.
     rates: [f64; 2],
     at: Duration,
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     const SIZE: ReserveSize =
-        ReserveSize { min: 1, max: 20, target_hit_ratio: 0.95, max_age: Duration::MAX };
+        ReserveSize { min: 1, max: 20, target_hit_ratio: 0.95, ..ReserveSize::NONE };
 
     #[test]
     fn a_table_of_targets() {
