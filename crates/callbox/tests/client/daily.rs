@@ -172,6 +172,9 @@ async fn a_session_in_a_room_from_the_request_to_the_rooms_end() {
     house.standin.leave(&room, &ada);
     let ended = house.wait(&url, &join, "ended").await;
     assert_eq!(ended["end_reason"]["code"], "alone");
+    // Both came, one left, and the other one was thrown out of the last meeting.
+    house.until(|| house.standin.webhook_answers().len() == 5).await;
+    assert_eq!(house.standin.webhook_answers(), [200; 5], "signed, and believed");
     assert_eq!(house.standin.rooms(), Vec::<String>::new());
     interrupt(&dispatcher);
     finish(dispatcher).await.expect(0);
