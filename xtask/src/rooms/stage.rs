@@ -25,7 +25,8 @@ impl Stage {
             place.ip(&format!("addr add {address}/24 dev eth0"))?;
             place.ip("link set eth0 up")?;
         }
-        internet.ip(&format!("addr add {INTERNET}/32 dev lo"))?;
+        // Not at the loopback interface, whose addresses media servers leave out.
+        internet.ip(&format!("addr add {INTERNET}/32 dev eth0"))?;
         host.ip("route add default via 192.0.2.1")?;
         Ok(Stage { host, internet })
     }
