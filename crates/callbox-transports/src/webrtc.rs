@@ -2,7 +2,7 @@
 //!
 //! There is no room: the client's offer is carried to the bot by the dispatcher, at
 //! `/sessions/{id}/api/offer`. Media goes its own way, for which both sides get the same servers,
-//! with credentials of this session alone.
+//! with credentials of this session and side alone.
 
 use std::fmt;
 
@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use sha1::Sha1;
 
 use crate::{Join, Plan, Room, Transport};
+
+/// Behind the session in the bot's name at TURN servers: each side has credentials of its own.
+const BOT: &str = "-bot";
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -40,13 +43,13 @@ impl Webrtc {
     }
 
     /// As browsers and bots take them; none where there are no servers.
-    fn ice_config(&self, room: &Room) -> Option<Value> {
+    fn ice_config(&self, room: &Room, side: &str) -> Option<Value> {
         let mut servers = Vec::new();
         if !self.stun.is_empty() {
             servers.push(json!({ "urls": self.stun }));
         }
         if !self.turn.is_empty() {
-            let (username, credential) = self.credentials(room);
+            let (username, credential) = self.credentials(room, side);
             servers
                 .push(json!({ "urls": self.turn, "username": username, "credential": credential }));
         }
@@ -54,9 +57,9 @@ impl Webrtc {
     }
 
     /// What coturn calls the TURN REST API: a name that says until when it is good, signed.
-    fn credentials(&self, room: &Room) -> (String, String) {
+    fn credentials(&self, room: &Room, side: &str) -> (String, String) {
         let until = room.ends_by.as_micros().div_euclid(1_000_000);
-        let username = format!("{until}:{}", room.session);
+        let username = format!("{until}:{}{side}", room.session);
         let mut mac =
             Hmac::<Sha1>::new_from_slice(&self.secret).expect("HMAC takes keys of any length");
         mac.update(username.as_bytes());
@@ -76,7 +79,7 @@ impl Transport for Webrtc {
     }
 
     fn plan(&self, plan: &Plan<'_>) -> Join {
-        let ice = self.ice_config(plan.room);
+        let (ice, bots) = (self.ice_config(plan.room, ""), self.ice_config(plan.room, BOT));
         let mut client = json!({ "sessionId": plan.room.session.to_string() });
         // Absent and not null: clients read into it.
         if let Some(ice) = &ice {
@@ -85,7 +88,7 @@ impl Transport for Webrtc {
         Join {
             client,
             bot_room_url: format!("http://127.0.0.1:{}/api/offer", plan.bot_port),
-            bot_token: ice.map(|ice| ice.to_string()).unwrap_or_default(),
+            bot_token: bots.map(|ice| ice.to_string()).unwrap_or_default(),
         }
     }
 
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_get_the_same_servers_with_credentials_of_this_session() {
+    fn both_sides_get_the_same_servers_with_credentials_of_their_own() {
         let servers = ["stun:a:3478", "turn:a:3478?transport=udp", "turns:a:5349"];
         let webrtc = Webrtc::new(servers.map(str::to_owned).into(), "north");
         let join = join(&webrtc);
@@ -133,7 +136,12 @@ mod tests {
             },
         ] });
         assert_eq!(join.client["iceConfig"], expected);
-        assert_eq!(serde_json::from_str::<Value>(&join.bot_token).expect("JSON"), expected);
+        let bots: Value = serde_json::from_str(&join.bot_token).expect("JSON");
+        assert_eq!(bots["iceServers"][0], expected["iceServers"][0]);
+        let (ours, theirs) = (&bots["iceServers"][1], &expected["iceServers"][1]);
+        assert_eq!(ours["urls"], theirs["urls"]);
+        assert_eq!(ours["username"], "1700003600:6f9619ff-8b86-4d01-b42d-00cf4fc964ff-bot");
+        assert_ne!(ours["credential"], theirs["credential"]);
         assert!(!format!("{webrtc:?}").contains("north"));
     }
 

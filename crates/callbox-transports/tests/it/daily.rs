@@ -123,7 +123,8 @@ async fn with_many_rooms_all_are_looked_into_at_once_and_nobody_is_missed_who_is
         }
     }
     let calls = standin.calls();
-    assert!(calls["GET /rooms/:name/presence"] < 20, "{calls:?}");
+    // How many exactly depends on how long the looks took: looks are allowed by the second.
+    assert!(calls["GET /rooms/:name/presence"] < 60, "{calls:?}");
     assert_eq!(calls["GET /presence"], 1, "one for all");
     // What is told of all says that everybody is there still, and that is not all that counts.
     let room = &rooms[0];
