@@ -147,6 +147,26 @@ pub struct MachineFacts {
     pub stages: Vec<StartStage>,
     /// What its provider does not enforce around it, in words; empty when nothing is missing.
     pub not_enforced: Vec<String>,
+    /// What it costs; none where nobody asks for money, or the price is not known.
+    pub price: Option<Price>,
+}
+
+/// What something costs for as long as it is there, by a list of prices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Billionths of a US dollar for a second: 750 for the smallest machines at clouds.
+    pub nano_usd_per_s: u64,
+    /// The day that the list is of (`2026-06-07`): prices change.
+    pub as_of: String,
+}
+
+impl Price {
+    /// US dollars for so long.
+    pub fn usd(&self, span: Duration) -> f64 {
+        #[allow(clippy::cast_precision_loss)] // far below 2^52
+        let nanos = self.nano_usd_per_s as f64;
+        nanos * 1e-9 * span.as_secs_f64()
+    }
 }
 
 /// One part of a machine's start.

@@ -19,7 +19,7 @@ mod time;
 mod usage;
 
 pub use apply::{Applied, Denied, apply};
-pub use event::{BotExit, Event, EventKind, MachineFacts, StartStage};
+pub use event::{BotExit, Event, EventKind, MachineFacts, Price, StartStage};
 pub use fault::{Fault, FaultKind};
 pub use limits::{Limits, ReadyWhen, Restarts};
 pub use owed::{Duty, owed};

@@ -17,7 +17,7 @@
 //! Failure is not a second ending: every end goes through `Ending`, and `Ended` means that
 //! nothing of the session is left in the world.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -81,6 +81,8 @@ pub struct Session {
     pub provider: String,
     /// The `body` of the request, for the bot.
     pub body: Value,
+    /// What the request asks of the room, in its transport's own words; null where nothing.
+    pub room_options: Value,
     /// Address at which this client reaches the dispatcher (`ws://host:port`).
     pub base_url: String,
     /// What its client calls it by; sessions are found by it.
@@ -292,6 +294,7 @@ pub struct SessionSpec {
     pub transport: String,
     pub provider: String,
     pub body: Value,
+    pub room_options: Value,
     pub base_url: String,
     pub labels: BTreeMap<String, String>,
     pub version: Option<String>,
@@ -310,6 +313,7 @@ impl Session {
             transport: spec.transport,
             provider: spec.provider,
             body: spec.body,
+            room_options: spec.room_options,
             base_url: spec.base_url,
             labels: spec.labels,
             version: spec.version,
@@ -335,6 +339,17 @@ impl Session {
             warning: Warning::Ahead,
             moments: Moments::of(now),
         }
+    }
+
+    /// When all deadlines have passed, one after the other; only a bot that dies more often than
+    /// it may at once, before its client came, can last longer. It depends on nothing that changes,
+    /// so that what is made to last until then is made alike when it is made again.
+    pub fn ends_by(&self) -> Time {
+        let Limits { queued, start, ready, join, live, ending, .. } = self.limits;
+        // Each fresh machine has its own time to come and to be called.
+        let machines = (start + ready + join).saturating_mul(self.restarts.most.saturating_add(1));
+        let most = [machines, live, ending].into_iter().fold(queued, Duration::saturating_add);
+        self.moments.accepted.after(most)
     }
 
     /// Name of the current machine; none before the first.

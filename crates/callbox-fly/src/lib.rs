@@ -8,6 +8,7 @@
 //! * [`Client`]: one method per call, each with the caller's own time limit.
 //! * [`Error`]: what went wrong ([`ErrorKind`]) and whether it [`Happened`] all the same.
 //! * [`limits`]: the documented limits, as data.
+//! * [`Prices`]: what machines cost.
 //!
 //! A provider's half answer is ordinary input: what can be absent is optional, what cannot be
 //! read where we can do without it is absent, and the rest is a classified error.
@@ -17,6 +18,7 @@ mod classify;
 mod client;
 mod error;
 pub mod limits;
+mod prices;
 mod tls;
 mod token;
 pub mod wire;
@@ -26,4 +28,5 @@ pub use client::{
     BASE_URL, Client, ClientError, ListFilter, PRIVATE_BASE_URL, Reached, Stop, Wait,
 };
 pub use error::{CapacityScope, Error, ErrorKind, Happened, Thing};
+pub use prices::Prices;
 pub use token::Token;

@@ -74,6 +74,12 @@ pub enum Admission {
         /// What there is, what is taken, what it needs.
         detail: String,
     },
+    /// There is, but its provider must not be asked for machines that fast: in a moment. Nothing
+    /// that is given up would help.
+    Later {
+        /// What holds it up.
+        detail: String,
+    },
     /// Not even if nothing else ran.
     Never {
         /// What there is, what it needs.

@@ -16,8 +16,8 @@ use callbox_protocol::agent::Phase;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Admission, BotMachine, BotVersion, Claims, ImageRun, Listed, MachineSpec, Progress, Provider,
-    Reserve, ReserveLevel, StartFault, Started,
+    Admission, BotMachine, BotVersion, Claims, ImageRun, Listed, MachineSpec, Prices, Progress,
+    Provider, Reserve, ReserveLevel, StartFault, Started,
 };
 
 /// What the fake does when it is asked. Can be changed while it runs.
@@ -33,6 +33,8 @@ pub struct Script {
     pub ensure_held: bool,
     /// So many machines have room; the reserve counts. None: any number.
     pub room: Option<usize>,
+    /// Machines are asked for too fast.
+    pub too_fast: bool,
     /// So many machines may start at once. None: any number.
     pub max_starting: Option<usize>,
     /// So many machines are in reserve, for whichever bot comes; taken by `ensure` and `shed`.
@@ -49,6 +51,8 @@ pub struct Script {
     pub prepare_fails: Option<StartFault>,
     /// `filled` fails like this.
     pub fill_fails: Option<StartFault>,
+    /// What each machine costs, and what one in reserve does; none: nothing.
+    pub prices: Option<Prices>,
     /// What each machine uses; none: it cannot be told.
     pub usage: Option<Usage>,
     /// `destroy` waits until [`FakeProvider::release`].
@@ -303,19 +307,21 @@ impl Provider for FakeProvider {
     }
 
     fn admit(&self, _next: &MachineSpec, claimed: &Claims) -> Result<Admission, Fault> {
-        let Script { room, reserve, reserve_for_others: others, .. } = *self.script();
+        let Script { room, reserve, reserve_for_others: others, too_fast, .. } = *self.script();
+        let granted = match too_fast {
+            true => Admission::Later { detail: "one after the other".into() },
+            false => Admission::Granted,
+        };
         let taking = if reserve > 0 { self.taking(claimed) } else { 0 };
         let claimed = claimed.count();
         let Some(room) = room else {
-            return Ok(if taking < reserve { Admission::Prepared } else { Admission::Granted });
+            return Ok(if taking < reserve { Admission::Prepared } else { granted });
         };
         let detail = format!("{} of {room} places are taken", claimed + reserve + others);
         Ok(match claimed {
             _ if taking < reserve => Admission::Prepared,
             _ if room == 0 => Admission::Never { detail },
-            claimed if claimed + reserve - reserve.min(taking) + others < room => {
-                Admission::Granted
-            }
+            claimed if claimed + reserve - reserve.min(taking) + others < room => granted,
             _ => Admission::Full { detail },
         })
     }
@@ -350,6 +356,10 @@ impl Provider for FakeProvider {
             .collect()
     }
 
+    fn prices(&self, _bot: &BotMachine) -> Option<Prices> {
+        self.script().prices.clone()
+    }
+
     async fn usage(&self, name: &str) -> Result<Option<Usage>, Fault> {
         if self.script().usage_silent {
             return std::future::pending().await;
@@ -376,6 +386,7 @@ impl Provider for FakeProvider {
             start: from.into(),
             stages,
             not_enforced: Vec::new(),
+            price: self.script().prices.clone().map(|prices| prices.machine),
         };
         let health = link.health().await.map_err(Fault::unavailable)?;
         if matches!(health.phase, Phase::Awake | Phase::InSession) {

@@ -16,7 +16,7 @@ mod reserve;
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use callbox_core::{Fault, MachineFacts, Time, Usage};
+use callbox_core::{Fault, MachineFacts, Price, Time, Usage};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::Prepare;
 use tokio::sync::watch;
@@ -304,6 +304,15 @@ impl StartFault {
     }
 }
 
+/// What the machines of a bot cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prices {
+    /// One that serves a session.
+    pub machine: Price,
+    /// One that waits in reserve.
+    pub waiting: Price,
+}
+
 /// Told what a long piece of work is at.
 pub trait Progress: Send + Sync {
     /// A new stage began.
@@ -404,9 +413,23 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// How long it is from one start to the next while many are wanted, where its provider sets
+    /// that; none where it does not matter.
+    fn start_pace(&self) -> Option<Duration> {
+        None
+    }
+
+    /// So many dispatchers share the provider's limits from now on, this one among them.
+    fn share(&self, _replicas: usize) {}
+
     /// How far the bots' reserves are filled.
     fn reserves(&self) -> Vec<Reserve> {
         Vec::new()
+    }
+
+    /// What a machine of this bot costs; none where nobody asks for money, or it is not known.
+    fn prices(&self, _bot: &BotMachine) -> Option<Prices> {
+        None
     }
 
     /// What a machine uses of its host now; none where that cannot be told. Costs the machine

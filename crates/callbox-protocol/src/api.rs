@@ -4,16 +4,17 @@
 //! Enum values are kebab-case. Within v1 there are only additions.
 
 mod operate;
+mod start;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 pub use operate::{
     Drain, DrainRequest, DrainSession, Rollout, RolloutList, RolloutState, RolloutVersion, Sweep,
     SweepFound, SweepNotListed,
 };
+pub use start::{DailyJoin, Join, StartRequest, WebsocketJoin};
 
 /// Response header of a start that carries the session's id (the websocket client refuses
 /// unknown keys in the body).
@@ -25,51 +26,6 @@ pub const QUEUE_POSITION_HEADER: &str = "x-callbox-queue-position";
 /// Response header of a start whose session must wait: how long it will, in milliseconds, at the
 /// pace of late; absent while nothing is known.
 pub const QUEUE_WAIT_HEADER: &str = "x-callbox-queue-wait-ms";
-
-/// Body of `POST /start` (Pipecat's development runner) and
-/// `POST /v1/public/{bot}/start` (Pipecat Cloud). All optional; unknown keys are accepted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct StartRequest {
-    /// Which bot; our addition to the runner's shape. May be left out where one bot is configured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bot: Option<String>,
-    /// `websocket` | `daily` | `livekit` | `webrtc`; the bot's first transport when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transport: Option<String>,
-    /// Handed to the bot as it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<Value>,
-    /// What you call the session by, to find it in lists; our addition to the runner's shape. At
-    /// most 16, names of 1 to 64 and values of up to 256 characters.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Asks for transport `daily` where `transport` is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub create_daily_room: Option<bool>,
-    /// Properties of the Daily room.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub daily_room_properties: Option<Map<String, Value>>,
-    /// Properties of the Daily meeting token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub daily_meeting_token_properties: Option<Map<String, Value>>,
-    /// Asks for ICE servers in the answer (transport `webrtc`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enable_default_ice_servers: Option<bool>,
-}
-
-/// Answer of a start with transport `websocket`: exactly these keys.
-#[derive(Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct WebsocketJoin {
-    /// Where the client opens its media websocket.
-    pub ws_url: String,
-    /// `<session id>.<hex HMAC>`: opens the websocket (`?token=`) and lets its holder watch and
-    /// end this one session.
-    pub token: String,
-}
 
 /// Body of every answer that is not 2xx. One shape that Pipecat's runner users (`detail`),
 /// client-js (`info`) and Pipecat Cloud's SDK (`error`, `code`) can all read.
@@ -174,6 +130,47 @@ pub struct Session {
     /// What the machine uses or used of its host; absent where its provider cannot tell.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// What the session costs or has cost; absent where its machines cost nothing, or nobody knows.
+    #[serde(default)]
+    pub cost: Option<Cost>,
+}
+
+/// An estimate by list prices: without traffic, taxes and discounts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Cost {
+    /// US dollars for the session's machines.
+    pub machine_usd: f64,
+    /// Milliseconds that they ran: from the first one's start until nothing is left, or now.
+    pub machine_ms: f64,
+    /// The day that the prices are of.
+    pub prices_as_of: String,
+}
+
+/// What machines cost (`GET /v1/prices`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PriceList {
+    /// A line for each bot, by name.
+    pub bots: Vec<BotPrice>,
+}
+
+/// What one bot's machines cost, as this dispatcher is configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BotPrice {
+    /// The bot.
+    pub bot: String,
+    /// Who runs its machines.
+    pub provider: String,
+    /// US dollars for an hour of a session; absent where it costs nothing, or nobody knows.
+    pub session_usd_per_hour: Option<f64>,
+    /// Machines that shall wait in this dispatcher's reserve.
+    pub reserve: u32,
+    /// US dollars for a day of all of them; absent as before.
+    pub reserve_usd_per_day: Option<f64>,
+    /// The day that the prices are of.
+    pub prices_as_of: Option<String>,
 }
 
 /// How well a machine is kept apart from its host and from others.

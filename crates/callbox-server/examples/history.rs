@@ -186,6 +186,7 @@ fn session() -> Session {
         transport: "websocket".into(),
         provider: "local".into(),
         body: json!({ "customer": "0123456789", "language": "en", "voice": "a quiet one" }),
+        room_options: Value::Null,
         base_url: "wss://calls.example.com".into(),
         labels: [("tenant".to_owned(), "tenant-1".to_owned())].into(),
         version: Some("sha256:0123456789abcdef".into()),
@@ -233,6 +234,7 @@ async fn life(store: &dyn Store, times: &mut Times) {
         start: "clone".into(),
         stages: Vec::new(),
         not_enforced: Vec::new(),
+        price: None,
     };
     for kind in [
         EventKind::Admitted,

@@ -75,6 +75,8 @@ pub struct Handle {
     pub usage: watch::Receiver<Option<UsageSeen>>,
     /// Where the client sits; a session has one.
     pub media: Arc<Seat>,
+    /// Wakes who watches the room: something changed in there.
+    pub(crate) room_news: Arc<Notify>,
     pub(crate) orders: Arc<Orders>,
 }
 

@@ -1,13 +1,22 @@
 //! A transport that does what a script says, for tests of everything above it.
 
-use std::{collections::BTreeSet, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
-use callbox_core::{Fault, SessionId};
-use serde_json::json;
+use callbox_core::{Fault, SessionId, Time};
+use http::HeaderMap;
+use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
 
-use crate::{Join, Listed, Presence, Transport};
+use crate::{
+    BadOptions, Join, Listed, Plan, Presence, Room, Seen, Sight, Transport, WebhookRefusal,
+};
 
 /// What the fake does when it is asked.
 #[derive(Debug, Default)]
@@ -34,9 +43,10 @@ pub struct Script {
 #[derive(Debug, Default)]
 pub struct FakeTransport {
     script: Mutex<Script>,
-    rooms: Mutex<BTreeSet<SessionId>>,
+    rooms: Mutex<BTreeMap<SessionId, Value>>,
     released: Notify,
     listed: watch::Sender<usize>,
+    shared_by: AtomicUsize,
 }
 
 impl FakeTransport {
@@ -55,9 +65,24 @@ impl FakeTransport {
         self.script().lists = Some(lists);
     }
 
+    /// A room of this session is there, whoever made it.
+    pub fn make(&self, session: SessionId) {
+        self.rooms.lock().expect("no panic while held").insert(session, Value::Null);
+    }
+
     /// The rooms that exist.
     pub fn rooms(&self) -> Vec<SessionId> {
-        self.rooms.lock().expect("no panic while held").iter().copied().collect()
+        self.rooms.lock().expect("no panic while held").keys().copied().collect()
+    }
+
+    /// What was asked of this session's room, if it exists.
+    pub fn options(&self, session: SessionId) -> Option<Value> {
+        self.rooms.lock().expect("no panic while held").get(&session).cloned()
+    }
+
+    /// So many dispatchers were said to share it last.
+    pub fn shared_by(&self) -> usize {
+        self.shared_by.load(Ordering::Relaxed)
     }
 
     /// Waits until it was asked for its list so often.
@@ -86,7 +111,15 @@ impl Transport for FakeTransport {
         false
     }
 
-    fn plan(&self, session: SessionId, _base_url: &str, _bot_port: u16) -> Join {
+    fn check(&self, request: &Map<String, Value>) -> Result<Value, BadOptions> {
+        match request.get("fakeRoomProperties") {
+            Some(Value::String(refused)) => Err(BadOptions::new("fakeRoomProperties", refused)),
+            properties => Ok(properties.cloned().unwrap_or_default()),
+        }
+    }
+
+    fn plan(&self, plan: &Plan<'_>) -> Join {
+        let session = plan.room.session;
         Join {
             client: json!({ "room": format!("fake-{session}"), "sessionId": session.to_string() }),
             bot_room_url: format!("fake:{session}"),
@@ -94,7 +127,7 @@ impl Transport for FakeTransport {
         }
     }
 
-    async fn open(&self, session: SessionId) -> Result<(), Fault> {
+    async fn open(&self, room: &Room) -> Result<(), Fault> {
         let held = self.script().open_held;
         if held {
             self.released.notified().await;
@@ -102,17 +135,42 @@ impl Transport for FakeTransport {
         if let Some(fault) = self.script().open_fails.clone() {
             return Err(fault);
         }
-        self.rooms.lock().expect("no panic while held").insert(session);
+        self.rooms.lock().expect("no panic while held").insert(room.session, room.options.clone());
         Ok(())
     }
 
-    async fn presence(&self, session: SessionId) -> Result<Option<Presence>, Fault> {
+    async fn presence(&self, room: &Room) -> Result<Option<Presence>, Fault> {
         let script = self.script();
         if script.rooms_vanish {
-            self.rooms.lock().expect("no panic while held").remove(&session);
+            self.rooms.lock().expect("no panic while held").remove(&room.session);
             return Err(Fault::not_found("the fake transport was told to lose its rooms"));
         }
         Ok(script.presence)
+    }
+
+    /// Signed with a header that says so: `{"session": "…", "sight": "client" | "bot" | "changed"}`.
+    fn webhook(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        _now: Time,
+    ) -> Result<Vec<Seen>, WebhookRefusal> {
+        if headers.get("x-fake-signature").is_none_or(|signature| signature != "fake") {
+            return Err(WebhookRefusal::Unsigned("the fake's signature is \"fake\""));
+        }
+        let body: Value = serde_json::from_slice(body)
+            .map_err(|error| WebhookRefusal::Unreadable(error.to_string()))?;
+        let session = body["session"].as_str().and_then(SessionId::parse);
+        let sight = match body["sight"].as_str() {
+            Some("bot") => Sight::BotJoined,
+            Some("client") => Sight::ClientJoined,
+            _ => Sight::Changed,
+        };
+        Ok(session.map(|session| Seen { session, sight }).into_iter().collect())
+    }
+
+    fn share(&self, replicas: usize) {
+        self.shared_by.store(replicas, Ordering::Relaxed);
     }
 
     fn sees_presence(&self) -> bool {

@@ -4,16 +4,24 @@
 //! tokens are signed here, so that the answer to the client never waits for an outside call.
 //! What the outside must make is made by [`Transport::open`], beside the machine's start.
 
+pub mod daily;
 mod fake;
+mod jwt;
+mod room;
 mod token;
+mod webhook;
 mod websocket;
 
 use async_trait::async_trait;
 use callbox_core::{Fault, SessionId, Time};
-use serde_json::Value;
+use http::HeaderMap;
+use serde_json::{Map, Value};
 
+pub use daily::{Daily, DailyConfig};
 pub use fake::{FakeTransport, Script};
+pub use room::{BadOptions, Plan, Room};
 pub use token::SessionTokens;
+pub use webhook::{Seen, Sight, WebhookRefusal};
 pub use websocket::Websocket;
 
 /// What both sides need to enter the room of one session.
@@ -63,25 +71,57 @@ pub trait Transport: Send + Sync {
     /// Whether the media passes through the dispatcher, which then sees the client come and go.
     fn carries_media(&self) -> bool;
 
-    /// What both sides of `session` need. Pure: the same question has the same answer, so that a
-    /// repeated request is answered like the first. `base_url` is the dispatcher's own address as
-    /// this client sees it (`ws://host:port`); `bot_port` is where the bot listens in its machine.
-    fn plan(&self, session: SessionId, base_url: &str, bot_port: u16) -> Join;
+    /// What this request asks of its room, as it is kept with the session and comes back in
+    /// [`Room::options`]. `request` is the whole body of a start; what is not this transport's
+    /// stays out. Null where nothing is asked.
+    ///
+    /// # Errors
+    /// [`BadOptions`] for what could not be made: the client hears of it, and nothing is started.
+    fn check(&self, _request: &Map<String, Value>) -> Result<Value, BadOptions> {
+        Ok(Value::Null)
+    }
 
-    /// Makes the room of `session`; one that is there already is the one.
+    /// What both sides of a session need. Pure: the same question has the same answer, so that a
+    /// repeated request is answered like the first, and a bot's second machine like its first.
+    fn plan(&self, plan: &Plan<'_>) -> Join;
+
+    /// Makes the room of a session; one that is there already is the one.
     ///
     /// # Errors
     /// A [`Fault`] whose kind says whether it may have happened.
-    async fn open(&self, session: SessionId) -> Result<(), Fault>;
+    async fn open(&self, room: &Room) -> Result<(), Fault>;
 
-    /// Who is in the room of `session`; none where the transport cannot tell, as where the media
-    /// passes through the dispatcher, which then sees the client itself.
+    /// Who is in the room; none where the transport cannot tell, as where the media passes through
+    /// the dispatcher, which then sees the client itself. Asked every two seconds for each session:
+    /// a transport whose vendor would not bear that answers from what it heard last.
     ///
     /// # Errors
     /// [`Fault`] of kind `NotFound` when the room is gone; the caller repeats others.
-    async fn presence(&self, _session: SessionId) -> Result<Option<Presence>, Fault> {
+    async fn presence(&self, _room: &Room) -> Result<Option<Presence>, Fault> {
         Ok(None)
     }
+
+    /// Reads what the vendor sent to `POST /v1/webhooks/{name}`: anybody may send there, so it
+    /// is believed only with the vendor's signature. `now` is the dispatcher's time, for those that
+    /// are too old to be fresh. What was seen goes to the sessions' drivers; that nothing comes is
+    /// no trouble, as [`Transport::presence`] is asked all the same.
+    ///
+    /// # Errors
+    /// [`WebhookRefusal`], which decides what the vendor hears.
+    fn webhook(
+        &self,
+        _headers: &HeaderMap,
+        _body: &[u8],
+        _now: Time,
+    ) -> Result<Vec<Seen>, WebhookRefusal> {
+        Err(WebhookRefusal::NoWebhooks)
+    }
+
+    /// The driver of this session heard that its room changed: what was known of it is old.
+    fn heard_of(&self, _session: SessionId) {}
+
+    /// So many dispatchers share the vendor's limits from now on, this one among them.
+    fn share(&self, _replicas: usize) {}
 
     /// Whether [`Transport::presence`] can tell.
     fn sees_presence(&self) -> bool {

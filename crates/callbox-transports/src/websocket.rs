@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use callbox_core::{Fault, SessionId};
 use serde_json::json;
 
-use crate::{Join, SessionTokens, Transport};
+use crate::{Join, Plan, Room, SessionTokens, Transport};
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
@@ -30,7 +30,9 @@ impl Transport for Websocket {
         true
     }
 
-    fn plan(&self, session: SessionId, base_url: &str, bot_port: u16) -> Join {
+    fn plan(&self, plan: &Plan<'_>) -> Join {
+        let Plan { room, base_url, bot_port } = plan;
+        let session = room.session;
         let token = self.tokens.sign(session);
         Join {
             // Exactly these two keys: the JavaScript client throws on any other.
@@ -40,7 +42,7 @@ impl Transport for Websocket {
         }
     }
 
-    async fn open(&self, _session: SessionId) -> Result<(), Fault> {
+    async fn open(&self, _room: &Room) -> Result<(), Fault> {
         Ok(())
     }
 

@@ -7,8 +7,8 @@ mod error;
 use std::time::Duration;
 
 use callbox_protocol::api::{
-    Drain, DrainRequest, Info, LogEntry, QUEUE_POSITION_HEADER, ReplicaList, Rollout, RolloutList,
-    SESSION_ID_HEADER, Session, SessionList, StartRequest, Sweep, WebsocketJoin,
+    Drain, DrainRequest, Info, LogEntry, PriceList, QUEUE_POSITION_HEADER, ReplicaList, Rollout,
+    RolloutList, SESSION_ID_HEADER, Session, SessionList, StartRequest, Sweep, WebsocketJoin,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -114,6 +114,13 @@ impl ApiClient {
     pub async fn replicas(&self) -> Result<ReplicaList, ApiError> {
         let doing = "list the dispatchers";
         let request = self.request(Method::GET, &["v1", "replicas"], &[]);
+        read_json(doing, self.send(doing, request).await?).await
+    }
+
+    /// `GET /v1/prices`.
+    pub async fn prices(&self) -> Result<PriceList, ApiError> {
+        let doing = "ask what machines cost";
+        let request = self.request(Method::GET, &["v1", "prices"], &[]);
         read_json(doing, self.send(doing, request).await?).await
     }
 

@@ -1,5 +1,7 @@
 //! `callbox bench`: how fast, as a distribution, and how many.
 
+mod burst;
+mod dispatcher;
 mod distribution;
 mod host;
 mod load;
@@ -26,6 +28,7 @@ pub struct Args {
 enum What {
     Start(start::Args),
     Load(load::Args),
+    Burst(burst::Args),
 }
 
 /// Measures.
@@ -33,5 +36,6 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     match args.what {
         What::Start(args) => start::run(args, context).await,
         What::Load(args) => load::run(args, context).await,
+        What::Burst(args) => burst::run(args, context).await,
     }
 }

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::context::{Context, GlobalArgs};
 use crate::error::CliError;
 use crate::{
-    bench, call, completions, config, doctor, drain, image, keys, logs, machines, ps, replicas,
-    rollout, serve, show, stop, sweep, template,
+    bench, call, completions, config, costs, doctor, drain, image, keys, logs, machines, ps,
+    replicas, rollout, rooms, serve, show, stop, sweep, template,
 };
 
 const EXIT_CODES: &str = "\
@@ -47,10 +47,12 @@ pub enum Command {
     Drain(drain::Args),
     Rollout(rollout::Args),
     Replicas(replicas::Args),
+    Costs(costs::Args),
     Bench(bench::Args),
     Serve(serve::Args),
     Image(image::Args),
     Machines(machines::Args),
+    Rooms(rooms::Args),
     Template(template::Args),
     Keys(keys::Args),
     Config(config::Args),
@@ -77,10 +79,12 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Drain(args) => drain::run(args, &context).await,
         Command::Rollout(args) => rollout::run(args, &context).await,
         Command::Replicas(args) => replicas::run(args, &context).await,
+        Command::Costs(args) => costs::run(args, &context).await,
         Command::Bench(args) => bench::run(args, &context).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Image(args) => image::run(args, &context).await,
         Command::Machines(args) => machines::run(args).await,
+        Command::Rooms(args) => rooms::run(args).await,
         Command::Template(args) => template::run(args, &context).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Config(args) => config::run(args, &context),

@@ -1,8 +1,11 @@
 //! The provider `fly`, as the configuration has it.
 
-use callbox_fly::{BASE_URL, Client, Token};
+use callbox_fly::{BASE_URL, Client, Prices, Token};
 use callbox_machines::{Fly, fly::FlyConfig};
-use callbox_server::{config::Config, store::Deployment};
+use callbox_server::{
+    config::{Config, FlyPrices},
+    store::Deployment,
+};
 
 use crate::error::{CliError, chain};
 
@@ -36,7 +39,15 @@ pub fn open(config: &Config, deployment: &Deployment, keeper: &str) -> Result<Fl
         authorities: authorities.transpose()?,
         deployment: deployment.id.clone(),
         orphan_after: config.orphan_after,
+        prices: prices(&fly.prices),
+        image_gb: fly.prices.image_gb,
         keeper: keeper.to_owned(),
     };
     Ok(Fly::new(client, config, &deployment.secret))
+}
+
+fn prices(of: &FlyPrices) -> Prices {
+    let FlyPrices { as_of, shared_cpu, performance_cpu, memory_gb, rootfs_gb, regions, .. } =
+        of.clone();
+    Prices { as_of, shared_cpu, performance_cpu, memory_gb, rootfs_gb, regions }
 }

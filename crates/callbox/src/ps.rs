@@ -105,7 +105,7 @@ impl Args {
 }
 
 /// A time, or how long ago it was.
-fn time(text: &str) -> Result<Timestamp, String> {
+pub fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use callbox_core::ReadyWhen;
 use callbox_machines::{Budget, FakeProvider, Local, Provider, Script};
 use callbox_server::{
     config::{Config, LogFormat},
@@ -19,7 +18,7 @@ use callbox_server::{
     serve::{self, ServeError},
     store::{Deployment, Store, each_living},
 };
-use callbox_transports::{SessionTokens, Transport, Websocket};
+use callbox_transports::SessionTokens;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
     net::TcpListener,
@@ -32,6 +31,7 @@ use crate::{
     error::CliError,
     fly, open_files,
     operator::{ConfigArgs, STILL_HELD, host_config, lock},
+    transports,
 };
 
 /// Run a dispatcher
@@ -77,11 +77,11 @@ pub async fn run(args: Args) -> Result<(), CliError> {
     let deployment = store.deployment().await.map_err(|e| failed(&e))?;
     owner::take(&data_dir, &deployment.id).await?;
     let providers = providers(&config, &deployment, &*store).await?;
-    let tokens = SessionTokens::new(deployment.secret);
-    let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
+    let tokens = SessionTokens::new(deployment.secret.clone());
+    let transports = transports::open(&config, &deployment, &*store, tokens.clone()).await?;
     let prometheus = PrometheusBuilder::new().install_recorder().map_err(|e| failed(&e))?;
     metrics::describe();
-    let plane = Plane::new(config, store, providers, vec![websocket], tokens, logs);
+    let plane = Plane::new(config, store, providers, transports, tokens, logs);
     let cannot = |error: ServeError| match error {
         ServeError::Open { .. } => CliError::Open(error.to_string()),
         _ => failed(&error),
@@ -100,22 +100,8 @@ fn check_names(config: &Config) -> Result<(), CliError> {
                 "bots.{name}.provider: {provider:?} is not \"local\", \"fly\" or \"fake\""
             )));
         }
-        if let Some(other) = bot.transports.iter().find(|name| *name != "websocket") {
-            let name = &bot.name;
-            return Err(CliError::Config(format!(
-                "bots.{name}.transports: {other:?} is not \"websocket\""
-            )));
-        }
-        // It sees its client, and nothing of what the bot makes of it.
-        if bot.ready_when == ReadyWhen::Room {
-            let name = &bot.name;
-            return Err(CliError::Config(format!(
-                "bots.{name}.ready_when: \"room\" needs transports that see who is in a room, and \
-                 \"websocket\" does not; \"bot\" waits for the bot's own word"
-            )));
-        }
     }
-    Ok(())
+    transports::check_names(config)
 }
 
 /// What an earlier dispatcher left between its fork and its exec has its listener open, too.

@@ -74,6 +74,10 @@ fn facts(session: &Session, look: Look) -> String {
             [unique_bytes, highest_unique_bytes, shared_bytes].map(mebibytes);
         line("memory", format!("{unique} of its own (at most {highest}), {shared} shared"));
     }
+    if let Some(cost) = &session.cost {
+        let (usd, day) = (cost.machine_usd, printable(&cost.prices_as_of));
+        line("cost", format!("{usd:.4} USD for the machine (list prices of {day})"));
+    }
     if let Some(restart) = waterfall::restart_line(session) {
         line("restart", restart);
     }

@@ -37,6 +37,7 @@ pub(crate) fn spec() -> SessionSpec {
         transport: "websocket".into(),
         provider: "fake".into(),
         body: Value::Null,
+        room_options: Value::Null,
         base_url: "ws://127.0.0.1:7860".into(),
         labels: BTreeMap::new(),
         version: None,
@@ -63,6 +64,7 @@ pub(crate) fn facts() -> MachineFacts {
         start: "clone".into(),
         stages: Vec::new(),
         not_enforced: Vec::new(),
+        price: None,
     }
 }
 

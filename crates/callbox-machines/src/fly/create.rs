@@ -6,7 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use callbox_core::{Fault, of_reserve_name};
-use callbox_fly::{Action, CapacityScope, Error, ErrorKind, Happened, wire::CreateMachine};
+use callbox_fly::{
+    Action, CapacityScope, Error, ErrorKind, Happened,
+    wire::{CreateMachine, Machine},
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -86,10 +89,10 @@ impl Inner {
         let call = tokio::spawn(async move {
             let made = inner.client.create(&app, &request, CALL).await;
             let made = match made {
-                Ok(machine) => Ok(Place { app, id: machine.id }),
+                Ok(Machine { id, region, .. }) => Ok(Place { app, id, region }),
                 Err(error) => match &error.kind {
                     ErrorKind::NameTaken { machine_id: Some(id) } => {
-                        Ok(Place { app, id: id.clone() })
+                        Ok(Place { app, id: id.clone(), region: None })
                     }
                     _ => Err(error),
                 },

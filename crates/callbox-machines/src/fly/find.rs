@@ -26,13 +26,15 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(super) struct Place {
     pub app: String,
     pub id: String,
+    /// Where it runs, if Fly has said so.
+    pub region: Option<String>,
 }
 
 impl Place {
     /// As [`crate::Made`] is told it.
     pub fn parse(text: &str) -> Option<Place> {
         let (app, id) = text.split_once('/')?;
-        Some(Place { app: app.to_owned(), id: id.to_owned() })
+        Some(Place { app: app.to_owned(), id: id.to_owned(), region: None })
     }
 }
 
@@ -112,7 +114,8 @@ impl Inner {
             let found = self.listed(app, (MACHINE, name)).await?;
             let found = found.into_iter().find(|machine| !is_gone(machine));
             if let Some(machine) = found {
-                return Ok(Some(Place { app: app.clone(), id: machine.id }));
+                let Machine { id, region, .. } = machine;
+                return Ok(Some(Place { app: app.clone(), id, region }));
             }
         }
         Ok(None)
@@ -126,7 +129,8 @@ impl Inner {
             let ours = (DEPLOYMENT, self.config.deployment.as_str());
             for machine in self.listed(app, ours).await?.into_iter().filter(|one| !is_gone(one)) {
                 let made_at = machine.created().map(|at| Time::from_micros(at.as_microsecond()));
-                let place = Place { app: app.clone(), id: machine.id.clone() };
+                let (id, region) = (machine.id.clone(), machine.region.clone());
+                let place = Place { app: app.clone(), id, region };
                 let noted = |key: &str| {
                     let config = machine.config.as_ref().or(machine.incomplete_config.as_ref());
                     config.and_then(|config| config.metadata.get(key).cloned())

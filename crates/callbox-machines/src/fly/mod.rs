@@ -4,10 +4,12 @@
 //! The agent is the entry point of the bot's image. It finds its dispatcher by a file that the
 //! machine is made with, and dials; from then on it is spoken to like any other.
 
+mod admit;
 mod create;
 mod fault;
 mod find;
 mod pace;
+mod price;
 mod request;
 mod reserve;
 mod start;
@@ -31,8 +33,8 @@ use tokio::{
 pub use callbox_fly::{BASE_URL, ClientError, Token};
 
 use crate::{
-    Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Progress, Provider,
-    Reserve, StartFault, Started,
+    Admission, Arrivals, BotMachine, BotVersion, Claims, Listed, MachineSpec, Prices, Progress,
+    Provider, Reserve, StartFault, Started,
     reserve::{Key, Reserves, tend},
 };
 use fault::fault;
@@ -69,6 +71,10 @@ pub struct FlyConfig {
     pub deployment: String,
     /// How long a machine lives without a dispatcher.
     pub orphan_after: Duration,
+    /// What machines cost.
+    pub prices: callbox_fly::Prices,
+    /// How large a bot's image is taken to be, in GB: what a machine that does not run costs.
+    pub image_gb: f64,
     /// This replica's id: machines in reserve are its own, and come to it only.
     pub keeper: String,
 }
@@ -146,6 +152,10 @@ impl Provider for Fly {
         vec![WALLS.into()]
     }
 
+    fn prices(&self, bot: &BotMachine) -> Option<Prices> {
+        self.inner.prices(bot)
+    }
+
     async fn tend(&self, bots: watch::Receiver<Vec<BotVersion>>) {
         tend(&self.inner.reserves, bots, &self.inner).await;
     }
@@ -167,13 +177,21 @@ impl Provider for Fly {
         }
         let most = inner.config.max_machines;
         if claimed.count() + inner.reserves.count() < most {
-            return Ok(Admission::Granted);
+            return Ok(inner.paced(next, claimed));
         }
         Ok(Admission::Full {
             detail: format!(
                 "there are as many machines at Fly as may be (fly.max_machines, {most})"
             ),
         })
+    }
+
+    fn start_pace(&self) -> Option<Duration> {
+        Some(self.inner.start_pace())
+    }
+
+    fn share(&self, replicas: usize) {
+        self.inner.pace.share(replicas);
     }
 
     async fn shed(&self, _next: &MachineSpec, claimed: &Claims) -> Result<bool, Fault> {

@@ -1,16 +1,22 @@
 //! Not asking more often than Fly answers: a token bucket for each action and what it counts for
 //! (`callbox_fly::limits`). Whoever waits for a turn gets it in the order in which they came, and
 //! may stop waiting at any time.
+//!
+//! What Fly counts for an account or an app, all dispatchers use up together: each keeps to its
+//! part. What it counts for a machine, only the one that drives its session does.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use callbox_fly::{
     Action,
-    limits::{Rate, rate},
+    limits::{Rate, Scope, rate},
 };
 use tokio::{
     sync::Mutex as Turns,
@@ -21,16 +27,24 @@ use tokio::{
 const MANY: usize = 1000;
 
 /// See the module's documentation.
-#[derive(Default)]
 pub(super) struct Pace {
     buckets: Mutex<HashMap<Key, Arc<Turns<Bucket>>>>,
+    replicas: AtomicUsize,
 }
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { buckets: Mutex::default(), replicas: AtomicUsize::new(1) }
+    }
+}
+
+/// As good as one: time is measured in whole nanoseconds.
+const ALL_BUT_ONE: f64 = 1.0 - 1e-6;
 
 /// What is done, and the app or machine that it is counted for.
 type Key = (Action, String);
 
 struct Bucket {
-    rate: Rate,
     tokens: f64,
     at: Instant,
 }
@@ -41,12 +55,37 @@ impl Pace {
         let bucket = self.bucket(action, of);
         // Held while waiting: whoever comes later waits behind.
         let mut bucket = bucket.lock().await;
-        bucket.refill();
-        if bucket.tokens < 1.0 {
-            sleep(Duration::from_secs_f64((1.0 - bucket.tokens) / bucket.rate.per_second)).await;
-            bucket.refill();
+        loop {
+            // Asked each time: meanwhile others may have come, or gone.
+            let rate = self.part(action);
+            bucket.refill(rate);
+            if bucket.tokens >= ALL_BUT_ONE {
+                break;
+            }
+            sleep(Duration::from_secs_f64((1.0 - bucket.tokens) / rate.per_second)).await;
         }
         bucket.tokens -= 1.0;
+    }
+
+    /// So many dispatchers ask from now on, this one among them.
+    pub fn share(&self, replicas: usize) {
+        self.replicas.store(replicas.max(1), Ordering::Relaxed);
+    }
+
+    /// How many turns there are now, beside those that somebody waits for.
+    pub fn left(&self, action: Action, of: &str) -> usize {
+        let bucket = self.bucket(action, of);
+        // Who waits holds it, and there is none.
+        let Ok(mut bucket) = bucket.try_lock() else { return 0 };
+        bucket.refill(self.part(action));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small, not below 0
+        let left = bucket.tokens.max(0.0) as usize;
+        left
+    }
+
+    /// From one turn to the next for good, on one app or machine.
+    pub fn each(&self, action: Action) -> Duration {
+        Duration::from_secs_f64(1.0 / self.part(action).per_second)
     }
 
     /// Fly said that this was too often: somebody else asks, too. Nobody here asks before `pause`
@@ -54,32 +93,43 @@ impl Pace {
     pub async fn too_often(&self, action: Action, of: &str, pause: Duration) {
         let bucket = self.bucket(action, of);
         let mut bucket = bucket.lock().await;
-        bucket.refill();
-        bucket.tokens = bucket.tokens.min(1.0 - pause.as_secs_f64() * bucket.rate.per_second);
+        let rate = self.part(action);
+        bucket.refill(rate);
+        bucket.tokens = bucket.tokens.min(1.0 - pause.as_secs_f64() * rate.per_second);
+    }
+
+    /// What of the limit is ours.
+    fn part(&self, action: Action) -> Rate {
+        let (scope, Rate { per_second, burst }) = rate(action);
+        // One less at once than is allowed: calls arrive less evenly than they are sent.
+        let burst = burst.saturating_sub(1).max(1);
+        let replicas = match scope {
+            Scope::Account | Scope::App => self.replicas.load(Ordering::Relaxed),
+            Scope::Machine => 1,
+        };
+        let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
+        Rate { per_second: per_second / f64::from(replicas), burst: (burst / replicas).max(1) }
     }
 
     fn bucket(&self, action: Action, of: &str) -> Arc<Turns<Bucket>> {
-        let (_, Rate { per_second, burst }) = rate(action);
-        // One less at once than is allowed: calls arrive less evenly than they are sent.
-        let rate = Rate { per_second, burst: burst.saturating_sub(1).max(1) };
         let mut buckets = self.buckets.lock().expect("no panic while held");
         if buckets.len() >= MANY {
-            buckets.retain(|_, bucket| match bucket.try_lock() {
-                Ok(mut bucket) => !bucket.refill(),
+            buckets.retain(|(action, _), bucket| match bucket.try_lock() {
+                Ok(mut bucket) => !bucket.refill(self.part(*action)),
                 Err(_) => true,
             });
         }
-        let (tokens, at) = (f64::from(rate.burst), Instant::now());
-        let full = || Arc::new(Turns::new(Bucket { rate, tokens, at }));
+        let (tokens, at) = (f64::from(self.part(action).burst), Instant::now());
+        let full = || Arc::new(Turns::new(Bucket { tokens, at }));
         Arc::clone(buckets.entry((action, of.to_owned())).or_insert_with(full))
     }
 }
 
 impl Bucket {
     /// Whether it is full.
-    fn refill(&mut self) -> bool {
-        let (now, burst) = (Instant::now(), f64::from(self.rate.burst));
-        self.tokens += now.duration_since(self.at).as_secs_f64() * self.rate.per_second;
+    fn refill(&mut self, rate: Rate) -> bool {
+        let (now, burst) = (Instant::now(), f64::from(rate.burst));
+        self.tokens += now.duration_since(self.at).as_secs_f64() * rate.per_second;
         self.tokens = self.tokens.min(burst);
         self.at = now;
         self.tokens >= burst
@@ -124,6 +174,30 @@ mod tests {
         let began = Instant::now();
         pace.turn(Action::Create, "one").await;
         assert_eq!(began.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dispatchers_share_what_counts_for_an_app_and_not_what_counts_for_a_machine() {
+        let pace = Pace::default();
+        pace.share(2);
+        assert_eq!(pace.each(Action::Create), Duration::from_secs(2));
+        let began = Instant::now();
+        let mut at = Vec::new();
+        for _ in 0..3 {
+            pace.turn(Action::Create, "one").await;
+            at.push(began.elapsed().as_secs());
+        }
+        assert_eq!((at, pace.left(Action::Create, "one")), (vec![0, 2, 4], 0));
+        // The other one is gone: what was half ours is all ours.
+        pace.share(1);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(pace.left(Action::Create, "one"), 2);
+        pace.share(2);
+        let began = Instant::now();
+        for _ in 0..3 {
+            pace.turn(Action::Start, "a machine").await;
+        }
+        assert_eq!(began.elapsed().as_secs(), 1);
     }
 
     #[tokio::test(start_paused = true)]

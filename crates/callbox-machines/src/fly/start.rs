@@ -67,6 +67,7 @@ impl Inner {
             start: start.into(),
             stages: stages.0.into_inner().expect("no panic while held"),
             not_enforced: vec![WALLS.into()],
+            price: self.price(&spec.bot, place.region.as_deref()),
         };
         Ok(Started { link, facts })
     }

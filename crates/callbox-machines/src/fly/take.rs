@@ -128,7 +128,7 @@ impl Inner {
         for (key, value) in [(MACHINE, &name), (SESSION, &session), (INCARNATION, &incarnation)] {
             for _ in 0..NOTES.0 {
                 self.pace.turn(Action::SetMetadata, &place.id).await;
-                let Place { app, id } = &place;
+                let Place { app, id, .. } = &place;
                 match self.client.set_metadata(app, id, key, value, CALL).await {
                     Ok(()) => break,
                     Err(error) if error.is_not_found() => return,

@@ -160,6 +160,7 @@ impl Local {
             start: start.into(),
             stages: stages.map(|(name, took)| StartStage { name: name.into(), took }).collect(),
             not_enforced: self.host.not_enforced_with(network),
+            price: None,
         };
         Started { link: started.link, facts }
     }

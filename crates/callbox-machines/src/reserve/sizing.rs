@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     const SIZE: ReserveSize =
-        ReserveSize { min: 1, max: 20, target_hit_ratio: 0.95, max_age: Duration::MAX };
+        ReserveSize { min: 1, max: 20, target_hit_ratio: 0.95, ..ReserveSize::NONE };
 
     #[test]
     fn a_table_of_targets() {

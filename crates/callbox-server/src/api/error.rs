@@ -9,6 +9,7 @@ use axum::{
 };
 use callbox_core::EndReason;
 use callbox_protocol::api::{ErrorBody, Retry};
+use callbox_transports::{BadOptions, WebhookRefusal};
 
 use crate::{driver::Chain, metrics, replica::forward::Unreachable, store::StoreError};
 
@@ -27,6 +28,10 @@ pub enum Error {
     UnknownBot { name: String, known: Vec<String> },
     /// The bot does not allow this transport, or nobody knows it.
     UnknownTransport { name: String, allowed: Vec<String> },
+    /// What the request asks of its room cannot be had.
+    BadRoom(BadOptions),
+    /// A webhook that is not believed.
+    Webhook(WebhookRefusal),
     /// There is no such session.
     UnknownSession,
     /// No session has this machine.
@@ -114,6 +119,20 @@ impl Error {
                 format!("transport {name:?} is unknown or not allowed for this bot"),
                 Some(format!("allowed: {}", list(allowed))),
             ),
+            Error::BadRoom(bad) => (
+                S::BAD_REQUEST,
+                "invalid-room-options",
+                format!("cannot have {bad}"),
+                Some("nothing was started".into()),
+            ),
+            Error::Webhook(refusal) => {
+                let (status, code) = match refusal {
+                    WebhookRefusal::NoWebhooks => (S::NOT_FOUND, "no-webhooks"),
+                    WebhookRefusal::Unsigned(_) => (S::UNAUTHORIZED, "bad-signature"),
+                    WebhookRefusal::Unreadable(_) => (S::BAD_REQUEST, "invalid-request"),
+                };
+                (status, code, refusal.to_string(), None)
+            }
             Error::UnknownSession => {
                 (S::NOT_FOUND, "unknown-session", "there is no such session".into(), None)
             }
@@ -251,6 +270,8 @@ impl Error {
             | Error::Forbidden { .. }
             | Error::UnknownBot { .. }
             | Error::UnknownTransport { .. }
+            | Error::BadRoom(_)
+            | Error::Webhook(_)
             | Error::UnknownSession
             | Error::UnknownMachine
             | Error::MachineOver
@@ -273,6 +294,12 @@ impl Error {
             _ => return None,
         };
         Some(span.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
+    }
+}
+
+impl From<BadOptions> for Error {
+    fn from(bad: BadOptions) -> Error {
+        Error::BadRoom(bad)
     }
 }
 

@@ -9,12 +9,14 @@ mod error;
 mod health;
 mod list;
 mod page;
+mod prices;
 mod replicas;
 mod rollouts;
 mod sessions;
 mod start;
 mod sweep;
 mod view;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -91,6 +93,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(rollouts::begin))
         .routes(routes!(health::info))
         .routes(routes!(replicas::list))
+        .routes(routes!(prices::list))
+        .routes(routes!(webhooks::receive))
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.

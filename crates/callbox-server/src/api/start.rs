@@ -11,11 +11,12 @@ use axum::{
 };
 use callbox_core::{Limits, Session, SessionId, SessionSpec};
 use callbox_protocol::api::{
-    ErrorBody, QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, QueuePlace, SESSION_ID_HEADER,
-    StartRequest, WebsocketJoin,
+    ErrorBody, Join, QUEUE_POSITION_HEADER, QUEUE_WAIT_HEADER, QueuePlace, SESSION_ID_HEADER,
+    StartRequest,
 };
+use callbox_transports::{Plan, Room, Transport};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -57,7 +58,7 @@ pub struct StartQuery {
         ("Idempotency-Key" = Option<String>, Header, description = "same key and body: same session"),
     ),
     responses(
-        (status = 200, description = "how to join; header `x-callbox-session-id` names the session", body = WebsocketJoin),
+        (status = 200, description = "how to join; header `x-callbox-session-id` names the session", body = Join),
         (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
         (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),
@@ -79,7 +80,7 @@ pub async fn start(
     post, path = "/v1/public/{bot}/start", tag = "start", request_body = StartRequest,
     params(("bot" = String, Path, description = "name of the bot")),
     responses(
-        (status = 200, description = "how to join", body = WebsocketJoin),
+        (status = 200, description = "how to join", body = Join),
         (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
         (status = 503, body = ErrorBody), (status = 504, body = ErrorBody),
@@ -121,12 +122,13 @@ async fn begin(
         return Err(Error::Closing);
     }
     let draining = app.plane.drain.now().is_some();
-    let request = parse(body)?;
+    let (request, asked) = parse(body)?;
     let bot = find_bot(app, bot_in_path.as_deref().or(request.bot.as_deref()))?;
     let transport = find_transport(app, bot, &request)?;
+    let room_options = transport.check(&asked)?;
     let entering = rollout::enter(&app.plane, &bot.name);
     let new = NewSession {
-        session: new_session(app, bot, transport, request, headers, &entering)?,
+        session: new_session(app, bot, (&**transport, room_options), request, headers, &entering)?,
         replica: app.plane.replicas.id().to_owned(),
         start_key: start_key(headers, starter, bot, body)?,
         total_cap: app.plane.config.max_sessions,
@@ -191,7 +193,8 @@ async fn answer(app: &App, row: &Versioned, wait: Option<WaitFor>) -> Result<Res
     let transport = app.plane.transports.get(session.transport.as_str()).ok_or(Error::Internal)?;
     // Only the client's half is used here, and it does not depend on the port.
     let port = app.plane.bot(&session.bot).map_or(0, |bot| bot.machine.run.port);
-    let join = transport.plan(session.id, &session.base_url, port);
+    let (room, base_url) = (Room::of(session), session.base_url.as_str());
+    let join = transport.plan(&Plan { room: &room, base_url, bot_port: port });
     let mut response = ([(SESSION_ID.clone(), id)], Json(join.client)).into_response();
     if let Some(place) = place {
         let headers = response.headers_mut();
@@ -221,16 +224,18 @@ async fn reached(app: &App, session: &Session, moment: WaitFor) -> Result<(), Er
     }
 }
 
-/// An empty body is legal and means nothing special; what is there must be an object.
-fn parse(body: &Bytes) -> Result<StartRequest, Error> {
+/// An empty body is legal and means nothing special; what is there must be an object. As we read
+/// it, and as it came, for the transport's own words.
+fn parse(body: &Bytes) -> Result<(StartRequest, Map<String, Value>), Error> {
     if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(StartRequest::default());
+        return Ok(Default::default());
     }
     let invalid = |problem: String| Error::Invalid { what: "body", problem };
     // serde would take an array for a struct, field by field.
-    let object: serde_json::Map<String, Value> =
+    let object: Map<String, Value> =
         serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
-    serde_json::from_value(Value::Object(object)).map_err(|error| invalid(error.to_string()))
+    let request = serde_json::from_value(Value::Object(object.clone()));
+    Ok((request.map_err(|error| invalid(error.to_string()))?, object))
 }
 
 fn find_bot<'a>(app: &'a App, name: Option<&str>) -> Result<&'a Arc<Bot>, Error> {
@@ -247,14 +252,18 @@ fn find_bot<'a>(app: &'a App, name: Option<&str>) -> Result<&'a Arc<Bot>, Error>
 }
 
 /// First hit wins, as in Pipecat's runner: `transport`, then `createDailyRoom`, then the default.
-fn find_transport(app: &App, bot: &Bot, request: &StartRequest) -> Result<&'static str, Error> {
+fn find_transport<'a>(
+    app: &'a App,
+    bot: &Bot,
+    request: &StartRequest,
+) -> Result<&'a Arc<dyn Transport>, Error> {
     let asked = match (&request.transport, request.create_daily_room) {
         (Some(name), _) => name.as_str(),
         (None, Some(true)) => "daily",
         (None, _) => bot.transports.first().map_or("websocket", String::as_str),
     };
     let allowed = bot.transports.iter().any(|name| name == asked);
-    let known = app.plane.transports.get_key_value(asked).map(|(name, _)| *name);
+    let known = app.plane.transports.get(asked);
     known.filter(|_| allowed).ok_or_else(|| Error::UnknownTransport {
         name: asked.into(),
         allowed: bot.transports.clone(),
@@ -264,21 +273,22 @@ fn find_transport(app: &App, bot: &Bot, request: &StartRequest) -> Result<&'stat
 fn new_session(
     app: &App,
     bot: &Bot,
-    transport: &'static str,
+    (transport, room_options): (&dyn Transport, Value),
     request: StartRequest,
     headers: &HeaderMap,
     entering: &Entering,
 ) -> Result<Session, Error> {
     let body = request.body.unwrap_or(Value::Null);
-    if transport == "websocket" && body.to_string().len() > MAX_WEBSOCKET_BODY {
+    if transport.name() == "websocket" && body.to_string().len() > MAX_WEBSOCKET_BODY {
         return Err(Error::TooLarge { limit: MAX_WEBSOCKET_BODY });
     }
     let spec = SessionSpec {
         id: SessionId(Uuid::new_v4()),
         bot: bot.name.clone(),
-        transport: transport.into(),
+        transport: transport.name().into(),
         provider: bot.provider.clone(),
         body,
+        room_options,
         base_url: base_url(app, headers)?,
         labels: check_labels(request.labels)?,
         version: entering.version().clone(),

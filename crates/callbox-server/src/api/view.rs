@@ -83,7 +83,20 @@ pub fn session(plane: &Plane, session: &Session) -> api::Session {
             .map_or(session.usage, |handle| *handle.usage.borrow())
             .as_ref()
             .map(usage),
+        cost: cost(session, plane.clock.now()),
     }
+}
+
+/// What its machines have cost until now. One that was replaced counts as if it had run until the
+/// next one did: what lies between is seconds.
+fn cost(session: &Session, now: Time) -> Option<api::Cost> {
+    let price = session.facts.as_ref()?.price.as_ref()?;
+    let span = session.moments.ended.unwrap_or(now).since(session.moments.started?);
+    Some(api::Cost {
+        machine_usd: price.usd(span),
+        machine_ms: millis(span),
+        prices_as_of: price.as_of.clone(),
+    })
 }
 
 fn reason(why: &EndReason) -> api::EndReason {

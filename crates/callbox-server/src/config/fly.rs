@@ -1,5 +1,7 @@
 //! `[fly]`: machines at Fly.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::{ConfigError, secret::SecretSource, wrong};
@@ -15,6 +17,46 @@ pub(super) struct RawFly {
     apps: Vec<String>,
     max_machines: usize,
     authorities: String,
+    prices: FlyPrices,
+}
+
+/// What machines at Fly cost: US dollars for 30 days.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlyPrices {
+    /// The day that they are of.
+    pub as_of: String,
+    /// A shared processor.
+    pub shared_cpu: f64,
+    /// A processor of one's own.
+    pub performance_cpu: f64,
+    /// A GiB of memory.
+    pub memory_gb: f64,
+    /// A GB of the root file system of a machine that is stopped or suspended.
+    pub rootfs_gb: f64,
+    /// How many of them a bot's image has.
+    pub image_gb: f64,
+    /// What a region's machines cost, as a multiple.
+    pub regions: BTreeMap<String, f64>,
+}
+
+impl FlyPrices {
+    fn check(&self) -> Result<(), ConfigError> {
+        let named = [
+            ("shared_cpu", self.shared_cpu),
+            ("performance_cpu", self.performance_cpu),
+            ("memory_gb", self.memory_gb),
+            ("rootfs_gb", self.rootfs_gb),
+            ("image_gb", self.image_gb),
+        ];
+        let regions = self.regions.iter().map(|(name, factor)| (name.as_str(), *factor));
+        for (name, price) in named.into_iter().chain(regions) {
+            if !(0.0..1e6).contains(&price) {
+                return Err(wrong(format!("fly.prices.{name}"), format!("{price} is no price")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Machines at Fly.
@@ -30,6 +72,8 @@ pub struct FlySection {
     pub max_machines: usize,
     /// A file of certificates that machines trust beside the public ones.
     pub authorities: Option<std::path::PathBuf>,
+    /// What they cost.
+    pub prices: FlyPrices,
 }
 
 pub(super) fn fly(raw: RawFly) -> Result<FlySection, ConfigError> {
@@ -40,6 +84,7 @@ pub(super) fn fly(raw: RawFly) -> Result<FlySection, ConfigError> {
     if raw.max_machines == 0 {
         return Err(wrong("fly.max_machines", "0 machines can serve nobody"));
     }
+    raw.prices.check()?;
     let from_env = || ADDRESSES.into_iter().find_map(|name| std::env::var(name).ok());
     let api_url = Some(raw.api_url).filter(|url| !url.is_empty()).or_else(from_env);
     Ok(FlySection {
@@ -48,5 +93,6 @@ pub(super) fn fly(raw: RawFly) -> Result<FlySection, ConfigError> {
         apps: raw.apps,
         max_machines: raw.max_machines,
         authorities: Some(raw.authorities).filter(|path| !path.is_empty()).map(Into::into),
+        prices: raw.prices,
     })
 }

@@ -5,6 +5,7 @@
 //! is started.
 
 mod contract;
+mod daily;
 mod fly;
 mod network;
 mod raw;
@@ -24,7 +25,8 @@ use secret::SecretSource;
 
 use crate::store::Address;
 
-pub use fly::FlySection;
+pub use daily::DailySection;
+pub use fly::{FlyPrices, FlySection};
 pub use raw_exports::*;
 pub use sources::{Line, Loaded, load};
 
@@ -122,6 +124,8 @@ pub struct Config {
     pub local: LocalSection,
     /// Machines at Fly.
     pub fly: FlySection,
+    /// Rooms at Daily.
+    pub daily: DailySection,
     /// The bots by name.
     pub bots: BTreeMap<String, Arc<Bot>>,
 }
@@ -257,6 +261,7 @@ impl Config {
                 network: local_network(&raw.local.network)?,
             },
             fly: fly::fly(raw.fly)?,
+            daily: daily::daily(raw.daily)?,
             bots: bots.collect::<Result<_, ConfigError>>()?,
         })
     }

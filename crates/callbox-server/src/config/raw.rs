@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::daily::RawDaily;
 use super::fly::RawFly;
 use super::secret::{Secret, SecretSource};
 
@@ -22,6 +23,7 @@ pub(super) struct Raw {
     pub cors: RawCors,
     pub local: RawLocal,
     pub fly: RawFly,
+    pub daily: RawDaily,
     /// Merged under every bot before the bots are read; here only so that it is a known key.
     #[serde(rename = "bot_defaults")]
     pub _bot_defaults: RawBot,

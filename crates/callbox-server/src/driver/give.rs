@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use callbox_core::{Limits, Session};
 use callbox_link::{Link, LinkError};
 use callbox_protocol::agent::{Phase, SessionData};
+use callbox_transports::{Plan, Room};
 use tokio::time::timeout;
 
 use super::Duties;
@@ -44,7 +45,8 @@ fn session_data(duties: &Duties, session: &Session) -> Result<SessionData, Strin
     let transport = duties
         .transport(session)
         .ok_or_else(|| format!("transport {:?} is no longer configured", session.transport))?;
-    let join = transport.plan(session.id, &session.base_url, bot.machine.run.port);
+    let (room, base_url) = (Room::of(session), session.base_url.as_str());
+    let join = transport.plan(&Plan { room: &room, base_url, bot_port: bot.machine.run.port });
     let mut env = BTreeMap::new();
     for (name, source) in &bot.secrets {
         let secret = source.read().map_err(|error| format!("the bot's secret {name}: {error}"))?;

@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 
 use callbox_core::{Duty, EndCode, EndReason, EventKind, Session, State, Time, Warning, owed};
 use callbox_link::Link;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::{
@@ -66,6 +66,7 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Option<Handle> {
         link: link.subscribe(),
         usage: seen.subscribe(),
         media: Arc::default(),
+        room_news: Arc::default(),
         orders: Arc::new(Orders::at(session.version)),
     };
     let orders = Arc::clone(&handle.orders);
@@ -92,6 +93,7 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Option<Handle> {
             link: Arc::new(link),
             meter: meter.clone(),
             inbox,
+            room_news: Arc::clone(&handle.room_news),
         },
         under_way: UnderWay::default(),
         lease: plane.replicas.lease(),
@@ -144,6 +146,7 @@ struct Duties {
     link: Arc<watch::Sender<Option<Link>>>,
     meter: Meter,
     inbox: mpsc::UnboundedSender<EventKind>,
+    room_news: Arc<Notify>,
 }
 
 struct Driver {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use callbox_core::{EventKind, Fault, FaultKind, Session};
-use callbox_transports::Presence;
+use callbox_transports::{Presence, Room};
+
+use tokio::time::timeout;
 
 use crate::outside::{self, ANSWER, in_time};
 
@@ -21,9 +23,10 @@ impl Duties {
             let detail = format!("transport {:?} is no longer configured", session.transport);
             return EventKind::RoomFailed { detail };
         };
+        let room = Room::of(session);
         let mut pause = FIRST_PAUSE;
         loop {
-            let opened = in_time(ANSWER, transport.open(session.id));
+            let opened = in_time(ANSWER, transport.open(&room));
             match outside::call("room.open", opened).await {
                 Ok(()) => return EventKind::RoomOpened,
                 Err(Fault { kind: FaultKind::Refused | FaultKind::NotFound, detail }) => {
@@ -41,8 +44,9 @@ impl Duties {
         let Some(transport) = self.transport(session) else {
             return std::future::pending().await;
         };
+        let room = Room::of(session);
         loop {
-            match in_time(ANSWER, transport.presence(session.id)).await {
+            match in_time(ANSWER, transport.presence(&room)).await {
                 Ok(Some(presence)) => self.tell_presence(presence),
                 // It cannot tell, now or ever.
                 Ok(None) => return std::future::pending().await,
@@ -51,7 +55,8 @@ impl Duties {
                 }
                 Err(fault) => tracing::warn!(%fault, "cannot look who is in the room"),
             }
-            tokio::time::sleep(LOOK).await;
+            // News that came during the look waits for the next one.
+            let _ = timeout(LOOK, self.room_news.notified()).await;
         }
     }
 

@@ -266,6 +266,9 @@ impl Queue {
         let places = u32::try_from(places).unwrap_or(u32::MAX);
         let each = known.moves.each(plane.clock.now()).or_else(|| {
             let provider = plane.providers.get(provider)?;
+            if let Some(pace) = provider.start_pace() {
+                return Some(pace);
+            }
             let at_once = u32::try_from(provider.max_starting()?).unwrap_or(u32::MAX).max(1);
             Some(known.starts.mean()? / at_once)
         });

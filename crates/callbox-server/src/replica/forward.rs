@@ -62,6 +62,11 @@ impl Unreachable {
     }
 }
 
+/// Whether another replica passed this request on.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.contains_key(&FORWARDED)
+}
+
 /// Has the replica `driver` answer a request about a session. Bodies flow both ways as they come,
 /// and so do the bytes of an upgraded connection.
 ///
@@ -101,7 +106,7 @@ async fn pass_on<F: Future<Output = ()> + Send + 'static>(
     mut request: Request<Body>,
     changed: impl Fn() -> F,
 ) -> Result<Response<Body>, Unreachable> {
-    if request.headers().contains_key(&FORWARDED) {
+    if is_forwarded(request.headers()) {
         return Err(Unreachable::Moving);
     }
     let (stream, authority) = reach(plane, driver).await?;

@@ -234,7 +234,10 @@ impl Replicas {
 async fn look_around(plane: &Plane) -> Result<(), StoreError> {
     let mut others = plane.store.replicas(SILENCE).await?;
     others.retain(|other| other.id != plane.replicas.id());
+    let replicas = others.len() + 1;
     plane.replicas.know(others);
+    plane.transports.values().for_each(|transport| transport.share(replicas));
+    plane.providers.values().for_each(|provider| provider.share(replicas));
     Ok(())
 }
 

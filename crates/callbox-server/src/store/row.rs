@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use callbox_core::{
-    EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, Outcome, ReadyWhen, Restarts,
-    RoomState, Session, SessionId, StartStage, State, StateKind, Time, Usage, UsageSeen, Warning,
+    EndCode, EndReason, Limits, MachineFacts, MachineState, Moments, Outcome, Price, ReadyWhen,
+    Restarts, RoomState, Session, SessionId, StartStage, State, StateKind, Time, Usage, UsageSeen,
+    Warning,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -71,6 +72,8 @@ struct Doc {
     bot_said: Option<i64>,
     #[serde(default)]
     bot_present: Option<i64>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    room_options: Value,
     /// What a newer replica wrote, who still wants it.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -94,6 +97,9 @@ struct Facts {
     stages_us: Vec<(String, u64)>,
     #[serde(default)]
     not_enforced: Vec<String>,
+    /// Billionths of a US dollar for a second, and the day that the price is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    price: Option<(u64, String)>,
 }
 
 /// The columns of a row.
@@ -129,6 +135,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         transport,
         provider,
         body,
+        room_options,
         base_url,
         labels,
         version,
@@ -170,6 +177,7 @@ pub(super) fn to_row(session: &Session) -> Row {
             accelerator: facts.accelerator.clone(),
             start: facts.start.clone(),
             not_enforced: facts.not_enforced.clone(),
+            price: facts.price.clone().map(|price| (price.nano_usd_per_s, price.as_of)),
             stages_us: facts.stages.iter().map(|s| (s.name.clone(), micros(&s.took))).collect(),
         }),
         room: room_text(*room).into(),
@@ -196,6 +204,7 @@ pub(super) fn to_row(session: &Session) -> Row {
         bot_ready: Some(*ready),
         bot_said: moments.bot_said.map(Time::as_micros),
         bot_present: moments.bot_present.map(Time::as_micros),
+        room_options: room_options.clone(),
         unknown: unknown.clone(),
     };
     Row {
@@ -225,6 +234,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
         transport: doc.transport,
         provider: doc.provider,
         body: doc.body,
+        room_options: doc.room_options,
         base_url: doc.base_url,
         labels: doc.labels,
         version: doc.bot_version,
@@ -260,6 +270,7 @@ pub(super) fn from_row(row: Row) -> Result<Session, String> {
             accelerator: facts.accelerator,
             start: facts.start,
             not_enforced: facts.not_enforced,
+            price: facts.price.map(|(nano_usd_per_s, as_of)| Price { nano_usd_per_s, as_of }),
             stages: facts
                 .stages_us
                 .into_iter()

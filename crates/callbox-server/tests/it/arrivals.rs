@@ -98,6 +98,7 @@ impl Provider for Dialling {
             start: "dialled".into(),
             stages: Vec::new(),
             not_enforced: Vec::new(),
+            price: None,
         };
         Ok(Started { link, facts })
     }

@@ -113,6 +113,33 @@ async fn a_session_that_comes_back_while_its_driver_goes_is_driven_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_drives_is_left_to_the_host_that_its_machine_is_on() {
+    let store = Moody { shared: true, ..Moody::default() };
+    let outside = Outside::new(store.clone());
+    let app = Still::new(&outside, BOTS).await;
+    let id = app.start("here").await;
+    app.until(id, |session| session.ready).await;
+    // While we were cut off, another host went on with it, on a machine of its own, and left.
+    let them = Replica { id: "them".into(), place: "there".into(), url: String::new() };
+    let at_once = Duration::ZERO;
+    let mut taken = store.take_over(&them, at_once, at_once, 10).await.unwrap();
+    let mut row = taken.pop().expect("it is theirs now");
+    row.session.place = them.place.clone();
+    store.save(&row.session, row.version).await.unwrap();
+    store.beat(&them).await.unwrap();
+    store.retire(&them.id).await.unwrap();
+    if let Some(handle) = app.plane.handle(id) {
+        handle.look();
+    }
+    let left = async {
+        while app.plane.handle(id).is_some() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(3), left).await.expect("we would make a second machine");
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_of_a_host_are_ended_before_others_give_it_up() {
     let store = Moody { shared: true, ..Moody::default() };
     let outside = Outside::new(store.clone());

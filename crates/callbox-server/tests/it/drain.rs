@@ -263,8 +263,18 @@ async fn a_start_that_is_accepted_during_a_shutdown_is_ended_or_left_like_the_ot
 
 /// What a client asks for that wants the same as another one.
 fn like(session: &Session, id: SessionId) -> SessionSpec {
-    let Session { bot, transport, provider, body, base_url, labels, version, place, .. } =
-        session.clone();
+    let Session {
+        bot,
+        transport,
+        provider,
+        body,
+        base_url,
+        labels,
+        version,
+        place,
+        room_options,
+        ..
+    } = session.clone();
     let Session { limits, ready_when, restarts, .. } = session.clone();
     SessionSpec {
         id,
@@ -272,6 +282,7 @@ fn like(session: &Session, id: SessionId) -> SessionSpec {
         transport,
         provider,
         body,
+        room_options,
         base_url,
         labels,
         version,

@@ -216,6 +216,21 @@ async fn others_in_reserve(app: &TestApp) -> u32 {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_limit_costs_no_reserve_and_comes_in_when_there_is_a_turn() {
+    let script = Script { reserve_for_others: 2, too_fast: true, ..Script::default() };
+    let app = TestApp::with(script).await;
+    let answer = start(&app).await;
+    let id = id(&answer);
+    assert_eq!(position(&answer), Some(1));
+    assert_eq!(show(&app, &id).await.state, SessionState::Queued);
+    assert_eq!(others_in_reserve(&app).await, 2, "what is given up would not help");
+    app.provider.set(|script| script.too_fast = false);
+    app.wait(&id, "ready").await;
+    assert_eq!(others_in_reserve(&app).await, 2);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn who_is_refused_or_repeats_costs_nobody_a_reserve() {
     let app = TestApp::with(Script { reserve_for_others: 1, ..held(Some(2), None) }).await;
     let start = async || {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use callbox_core::{SessionId, machine_name};
 use callbox_machines::{MachineSpec, Made, Provider as _};
 use callbox_server::{store::Memory, sweep};
-use callbox_transports::Transport as _;
 use tokio::time::{Duration, Instant, timeout};
 
 use crate::still::{Outside, Still};
@@ -43,7 +42,7 @@ async fn one_that_does_not_list_hides_no_other() {
     let outside = Outside::new(Memory::default());
     let app = Still::new(&outside, BOTS).await;
     outside.provider.set(|script| script.list_silent = true);
-    outside.rooms.open(SessionId(uuid::Uuid::new_v4())).await.unwrap();
+    outside.rooms.make(SessionId(uuid::Uuid::new_v4()));
     let survey = timeout(Duration::from_secs(60), sweep::look(&app.plane)).await.unwrap().unwrap();
     assert_eq!((survey.found.len(), survey.not_listed.len()), (1, 1), "{survey:?}");
 }

@@ -10,9 +10,9 @@ mod trouble;
 use std::time::Duration;
 
 use callbox_core::{
-    Applied, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, ReadyWhen, Restarts,
-    Session, SessionId, SessionSpec, StartStage, State, StateKind, Time, Usage, UsageAt, UsageSeen,
-    apply,
+    Applied, EndCode, EndReason, Event, EventKind, Limits, MachineFacts, Price, ReadyWhen,
+    Restarts, Session, SessionId, SessionSpec, StartStage, State, StateKind, Time, Usage, UsageAt,
+    UsageSeen, apply,
 };
 use callbox_server::store::{
     Filter, Inserted, KeyRecord, Memory, NewSession, Saved, Sqlite, StartKey, Store, Versioned,
@@ -38,6 +38,7 @@ fn session(bot: &str, at: i64) -> Session {
         transport: "websocket".into(),
         provider: "fake".into(),
         body: json!({ "deep": [1, null, "ü"] }),
+        room_options: json!({ "deep": [null, "ü"] }),
         base_url: "ws://127.0.0.1:1".into(),
         labels: [("tenant".to_owned(), "größe".to_owned())].into(),
         version: Some("sha256:abc".into()),
@@ -88,6 +89,7 @@ async fn compare_and_set(store: &dyn Store) {
         start: "clone".into(),
         stages: vec![StartStage { name: "spawn".into(), took: Duration::from_micros(1234) }],
         not_enforced: vec!["something".into()],
+        price: Some(Price { nano_usd_per_s: 2_200, as_of: "2026-06-07".into() }),
     };
     let usage = Usage { unique_bytes: 5, shared_bytes: 6, cpu: Duration::from_micros(7) };
     let seen = UsageSeen::default().with(usage, UsageAt::Ready).with(usage, UsageAt::End);

@@ -6,7 +6,7 @@ use callbox_core::{Fault, SessionId, machine_name};
 use callbox_machines::{Listed, MachineSpec, Made, Provider as _};
 use callbox_protocol::api::Sweep;
 use callbox_server::{store::Replica, sweep};
-use callbox_transports::{Listed as Room, Transport as _};
+use callbox_transports::Listed as Room;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -24,7 +24,7 @@ async fn stray_machine(app: &TestApp) -> String {
 
 async fn stray_room(app: &TestApp) -> SessionId {
     let session = SessionId(uuid::Uuid::new_v4());
-    app.rooms.open(session).await.unwrap();
+    app.rooms.make(session);
     session
 }
 

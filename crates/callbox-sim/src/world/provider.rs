@@ -175,6 +175,7 @@ impl Provider for SimProvider {
             start: "simulated".into(),
             stages: Vec::new(),
             not_enforced: Vec::new(),
+            price: None,
         };
         Ok(Started { link, facts })
     }

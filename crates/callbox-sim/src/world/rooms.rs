@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use callbox_core::{Fault, FaultKind, SessionId};
-use callbox_transports::{Join, Listed, Presence, Transport};
+use callbox_transports::{Join, Listed, Plan, Presence, Room as Described, Transport};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -142,7 +142,8 @@ impl Transport for SimTransport {
         false
     }
 
-    fn plan(&self, session: SessionId, _base_url: &str, _bot_port: u16) -> Join {
+    fn plan(&self, plan: &Plan<'_>) -> Join {
+        let session = plan.room.session;
         Join {
             client: json!({ "room": session.to_string() }),
             bot_room_url: format!("sim:{session}"),
@@ -150,7 +151,8 @@ impl Transport for SimTransport {
         }
     }
 
-    async fn open(&self, session: SessionId) -> Result<(), Fault> {
+    async fn open(&self, room: &Described) -> Result<(), Fault> {
+        let session = room.session;
         let world = Arc::clone(&self.0.world);
         let call = self.0.call_vendor("open-room", 80.0, move |waited_for| async move {
             let fate = world.fate_of_order("open-room");
@@ -175,7 +177,8 @@ impl Transport for SimTransport {
         call.await
     }
 
-    async fn presence(&self, session: SessionId) -> Result<Option<Presence>, Fault> {
+    async fn presence(&self, room: &Described) -> Result<Option<Presence>, Fault> {
+        let session = room.session;
         let world = Arc::clone(&self.0.world);
         let call = self.0.call_vendor("presence", 30.0, move |_| async move {
             match world.fate("presence") {

@@ -28,7 +28,6 @@ mod place;
 mod rates;
 mod record;
 mod refusal;
-mod serve;
 mod settings;
 pub mod trouble;
 mod world;
@@ -76,7 +75,7 @@ impl StandIn {
 
     /// Serves the API until the future is dropped.
     pub async fn serve(&self, listener: TcpListener) -> std::io::Result<()> {
-        serve::serve(listener, self.router()).await
+        crate::serve::serve(listener, self.router()).await
     }
 
     /// Adds a trouble; gives the number by which it is taken away again.

@@ -1,27 +1,67 @@
-//! The contract that every transport keeps.
+//! The contract that every transport keeps, whatever its vendor does.
+#![allow(clippy::unwrap_used)]
 
-use callbox_core::SessionId;
-use callbox_transports::{FakeTransport, SessionTokens, Transport, Websocket};
+mod daily;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use callbox_core::{Fault, FaultKind, SessionId, Time};
+use callbox_transports::{
+    FakeTransport, Plan, Presence, Room, SessionTokens, Transport, Websocket,
+};
+use serde_json::Value;
 use uuid::Uuid;
 
-async fn contract(transport: &dyn Transport) {
-    let session = SessionId(Uuid::new_v4());
-    let other = SessionId(Uuid::new_v4());
-    let base = "ws://127.0.0.1:1";
-    let plan = transport.plan(session, base, 8080);
-    assert_eq!(transport.plan(session, base, 8080), plan, "a repeated request is answered alike");
-    assert_ne!(
-        transport.plan(other, base, 8080).client,
-        plan.client,
-        "no two sessions share a room"
-    );
-    assert!(plan.client.is_object() && !plan.bot_room_url.is_empty());
+fn room() -> Room {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let accepted = Time::from_micros(i64::try_from(now.as_micros()).unwrap());
+    Room {
+        session: SessionId(Uuid::new_v4()),
+        created_at: accepted,
+        ends_by: accepted.after(Duration::from_secs(3600)),
+        options: Value::Null,
+    }
+}
 
-    transport.close(session).await.expect("closing what never was is success");
-    transport.open(session).await.expect("a room is made");
-    transport.open(session).await.expect("a room that is there is the one");
-    transport.close(session).await.expect("a room is ended");
-    transport.close(session).await.expect("ending it twice is success");
+/// Repeats what may be repeated, as the driver does.
+async fn again<T, F: Future<Output = Result<T, Fault>>>(work: impl Fn() -> F) -> T {
+    for _ in 0..20 {
+        match work().await {
+            Ok(done) => return done,
+            Err(Fault { kind: FaultKind::Unavailable | FaultKind::Unknown, .. }) => {}
+            Err(fault) => panic!("refused for good: {fault}"),
+        }
+    }
+    panic!("it does not work, however often it is tried")
+}
+
+async fn contract(transport: &dyn Transport) {
+    let (room, other) = (room(), room());
+    let planned =
+        |room| transport.plan(&Plan { room, base_url: "ws://127.0.0.1:1", bot_port: 8080 });
+    let plan = planned(&room);
+    assert_eq!(planned(&room), plan, "a repeated request is answered alike");
+    assert_ne!(planned(&other).client, plan.client, "no two sessions share a room");
+    let client = plan.client.as_object().expect("an object");
+    assert!(client.values().all(|value| !value.is_null()), "clients break at null");
+    assert!(!plan.bot_room_url.is_empty());
+    assert!(!plan.client.to_string().contains(&plan.bot_token) || plan.bot_token.is_empty());
+    let nothing = serde_json::Map::new();
+    assert_eq!(transport.check(&nothing), Ok(Value::Null), "nothing is asked of it");
+
+    again(|| transport.close(room.session)).await;
+    again(|| transport.open(&room)).await;
+    again(|| transport.open(&room)).await;
+    if transport.sees_presence() {
+        let nobody = Some(Presence { bot: false, clients: 0 });
+        assert_eq!(again(|| transport.presence(&room)).await, nobody);
+        assert!(again(|| transport.list()).await.iter().any(|one| one.session == room.session));
+    }
+    again(|| transport.close(room.session)).await;
+    again(|| transport.close(room.session)).await;
+    assert!(again(|| transport.list()).await.iter().all(|one| one.session != room.session));
+    let unsigned = transport.webhook(&http::HeaderMap::new(), b"{}", room.created_at);
+    assert!(unsigned.is_err(), "nobody is believed without a signature");
 }
 
 #[tokio::test]
@@ -38,11 +78,9 @@ async fn fake_keeps_the_contract() {
 
 #[test]
 fn the_websocket_answer_has_exactly_the_keys_that_the_client_allows() {
-    let plan = Websocket::new(SessionTokens::new("secret")).plan(
-        SessionId(Uuid::new_v4()),
-        "wss://callbox.example",
-        8080,
-    );
+    let (room, base_url) = (room(), "wss://callbox.example");
+    let websocket = Websocket::new(SessionTokens::new("secret"));
+    let plan = websocket.plan(&Plan { room: &room, base_url, bot_port: 8080 });
     let keys: Vec<&String> = plan.client.as_object().expect("an object").keys().collect();
     assert_eq!(keys, ["token", "wsUrl"]);
     assert!(plan.client["token"].is_string());

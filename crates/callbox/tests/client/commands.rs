@@ -158,6 +158,28 @@ async fn memory_is_listed() {
 }
 
 #[tokio::test]
+async fn costs_are_added_up() {
+    let stand_in = three_sessions().await;
+    let costs = callbox(&stand_in.url, &["costs"]).await.expect(0);
+    for words in ["BOT", "MACHINE HOURS", "TOTAL", "0.7500", "RESERVE", "list prices of 2026-06-07"]
+    {
+        assert!(costs.stdout.contains(words), "{words}: {costs:?}");
+    }
+    for (by, lines) in [("bot", 2), ("day", 1), ("session", 3)] {
+        let json = callbox(&stand_in.url, &["costs", "--by", by, "--json"]).await.expect(0).json();
+        assert_eq!(json["lines"].as_array().unwrap().len(), lines, "{by}: {json:#}");
+        assert_eq!(
+            (&json["total"]["sessions"], &json["total"]["machine_usd"]),
+            (&3.into(), &0.75.into())
+        );
+        assert_eq!(json["bots"][0]["reserve_usd_per_day"], 1.0);
+    }
+    callbox(&stand_in.url, &["costs", "--since", "soon"]).await.expect(2).says(&["no span"]);
+    let show = callbox(&stand_in.url, &["show", &stand_in.session(0).id]).await.expect(0);
+    assert!(show.stdout.contains("0.2500 USD"), "{show:?}");
+}
+
+#[tokio::test]
 async fn a_benchmark_of_something_else_fails() {
     let stand_in = StandIn::new(Mood::Parrot).await;
     let bench = ["bench", "start", "--from", "cold", "--n", "2"];

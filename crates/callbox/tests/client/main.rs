@@ -4,6 +4,7 @@
 
 mod call;
 mod commands;
+mod daily;
 mod host;
 mod load;
 mod machines;

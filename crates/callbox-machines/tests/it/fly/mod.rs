@@ -10,10 +10,11 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use callbox_core::{FaultKind, SessionId, machine_name, of_reserve_name};
-use callbox_fly::{Action, Client, Token};
+use callbox_fly::{Action, Client, Prices, Token};
 use callbox_link::fake::{FakeAgent, Script as AgentScript};
 use callbox_machines::{
-    Cloud, Fly, MachineSpec, Made, Provider as _, StartFault, contract, fly::FlyConfig,
+    Admission, Claims, Cloud, Fly, MachineSpec, Made, Provider as _, StartFault, contract,
+    fly::FlyConfig,
 };
 use callbox_protocol::join::{JOIN_FILE, Join};
 use callbox_standins::fly::{
@@ -79,6 +80,9 @@ impl Cloudy {
         let started = started.unwrap_or_else(|_| panic!("{why}: it does not start"));
         let started = started.unwrap_or_else(|fault| panic!("{why}: {fault}"));
         assert_eq!(started.facts.accelerator, "fly");
+        let price = started.facts.price.expect("Fly wants money");
+        // A shared processor and 256 MiB: in iad, or in ord when that is full.
+        assert!([750, 938].contains(&price.nano_usd_per_s), "{why}: {price:?}");
         assert_eq!(self.machines(), std::slice::from_ref(&spec.name), "{why}");
     }
 
@@ -99,12 +103,25 @@ fn provider(url: &str, home: &Home, keeper: &str, apps: &[&str], max_machines: u
         authorities: None,
         deployment: "d1".into(),
         orphan_after: Duration::from_secs(120),
+        prices: prices(),
+        image_gb: 2.0,
         keeper: keeper.into(),
     };
     let client = Client::new(url, &Token::new(TOKEN)).expect("a client");
     let fly = Arc::new(Fly::new(client, config, b"secret"));
     home.lock().expect("fine").push((keeper.to_owned(), Arc::downgrade(&fly)));
     fly
+}
+
+fn prices() -> Prices {
+    Prices {
+        as_of: "2026-06-07".into(),
+        shared_cpu: 0.695,
+        performance_cpu: 21.0,
+        memory_gb: 5.0,
+        rootfs_gb: 0.15,
+        regions: [("iad".to_owned(), 1.0), ("ord".to_owned(), 1.25)].into(),
+    }
 }
 
 /// What runs in each machine: the image's entry point.
@@ -319,4 +336,27 @@ async fn limits_are_kept_before_fly_says_so() {
     assert_eq!(calls.of(Action::Create), 12, "each was made by one call: {calls:?}");
     let refused: u64 = calls.actions.values().filter_map(|one| one.statuses.get(&429)).sum();
     assert_eq!(refused, 0, "{calls:?}");
+}
+
+#[tokio::test]
+async fn who_must_wait_for_a_limit_waits_before_anything_is_bought() {
+    let cloudy = Cloudy::quick().await;
+    let [spec, _] = specs();
+    let mut claims = Claims::default();
+    let granted = |claims: &Claims| cloudy.fly.admit(&spec, claims) == Ok(Admission::Granted);
+    let mut so_many = 0;
+    while granted(&claims) {
+        so_many += 1;
+        assert!(so_many < 20, "whoever comes is let in");
+        let id = format!("6f9619ff-8b86-4d01-b42d-0000000000{so_many:02x}");
+        let name = machine_name(SessionId::parse(&id).expect("a uuid"), 1);
+        claims.add(&MachineSpec { name, ..spec.clone() }, true);
+    }
+    // Two at once, and three that wait for their turn.
+    assert_eq!(so_many, 5);
+    assert!(matches!(cloudy.fly.admit(&spec, &claims), Ok(Admission::Later { .. })));
+    assert_eq!(cloudy.fly.start_pace(), Some(Duration::from_secs(1)));
+    cloudy.fly.share(2);
+    assert_eq!(cloudy.fly.start_pace(), Some(Duration::from_secs(2)));
+    assert_eq!(cloudy.machines(), [] as [String; 0]);
 }

@@ -131,6 +131,27 @@ async fn what_only_the_driving_replica_can_answer_is_passed_on_to_it() {
 }
 
 #[tokio::test]
+async fn a_webhook_reaches_the_driver_wherever_it_arrives_and_replicas_share_the_limits() {
+    let house = House::on_sqlite(Script::default()).await;
+    let (a, b) = (house.dispatcher().await, house.dispatcher().await);
+    b.knows(1).await;
+    assert_eq!(house.rooms.shared_by(), 2);
+    let (id, _) = a.start(json!({ "bot": "parrot", "transport": "fake" }), None).await;
+    a.wait(&id, "ready").await;
+    let joined = json!({ "session": id, "sight": "client" });
+    for (signature, status) in [("forged", StatusCode::UNAUTHORIZED), ("fake", StatusCode::OK)] {
+        let sent = b.request(Method::POST, "/v1/webhooks/fake", "").json(&joined);
+        let answer = sent.header("x-fake-signature", signature).send().await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
+    let handle = a.plane().handle(SessionId::parse(&id).unwrap()).unwrap();
+    let live = handle.until(|session| session.state == State::Live);
+    tokio::time::timeout(TAKEN_OVER, live).await.expect("the driver hears of it").unwrap();
+    a.end(&id).await;
+    house.is_empty().await;
+}
+
+#[tokio::test]
 async fn sessions_of_a_replica_that_died_go_on_under_another() {
     let house = House::on_sqlite(Script::default()).await;
     let (a, b) = (house.dispatcher().await, house.dispatcher().await);
@@ -223,6 +244,7 @@ async fn a_session_whose_host_is_gone_for_good_ends() {
         transport: "fake".into(),
         provider: "fake".into(),
         body: Value::Null,
+        room_options: Value::Null,
         base_url: "ws://127.0.0.1:1".into(),
         labels: [].into(),
         version: None,

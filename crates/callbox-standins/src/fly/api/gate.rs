@@ -12,10 +12,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::fly::refusal::Refusal;
-use crate::fly::serve::Cut;
 use crate::fly::trouble::{About, Effect, Struck, When};
 use crate::fly::world::Inner;
 use crate::fly::{StandIn, ids};
+use crate::serve::Cut;
 
 /// Longest body of a request, in bytes.
 const LONGEST: usize = 4 * 1024 * 1024;

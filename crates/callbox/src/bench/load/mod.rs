@@ -5,8 +5,7 @@
 //! in its process, and their part of its memory is measured apart (`machines`).
 
 mod callers;
-mod dispatcher;
-mod footprint;
+pub mod footprint;
 mod machines;
 mod report;
 mod round;

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::callers::{self, Callers};
-use super::dispatcher::Dispatcher;
 use super::footprint::own_cpu;
 use super::report::{Cost, Fill, Idle, Memory, Round};
-use super::shot::{self, Volley};
+use super::shot::{self, BOT, Volley};
 use crate::api_client::{ApiClient, Started};
+use crate::bench::dispatcher::Dispatcher;
 use crate::bench::distribution::Distribution;
 use crate::caller::millis;
 use crate::error::CliError;
@@ -43,7 +44,9 @@ pub struct Plan<'a> {
 /// Fills one and measures it.
 pub async fn run(sessions: u32, plan: &Plan<'_>, progress: &Progress) -> Result<Round, CliError> {
     progress.doing("starting a dispatcher");
-    let dispatcher = Dispatcher::start(sessions, plan.store).await?;
+    let home = tempfile::tempdir()?;
+    let configuration = configuration(&home, sessions, plan.store);
+    let dispatcher = Dispatcher::start(home, &configuration, &[]).await?;
     let client = ApiClient::new(&dispatcher.url, None)?;
     // The first is dearer than the others: what it makes stays.
     shot::as_many_as(&client, 1, Duration::from_millis(200)).await;
@@ -190,4 +193,17 @@ async fn highest(client: &ApiClient, most: f64, within: Duration) -> f64 {
         }
     }
     held
+}
+
+/// Deadlines are out of the way, and so are caps: nothing ends but what is ended.
+fn configuration(home: &TempDir, sessions: u32, store: Option<&str>) -> String {
+    let data = home.path().join("data");
+    let most = u64::from(sessions) + 100_000;
+    let store = store.map(|url| format!("store = {url:?}\n")).unwrap_or_default();
+    format!(
+        "listen = \"127.0.0.1:0\"\ndata_dir = {data:?}\n{store}\
+         [limits]\nmax_sessions = {most}\nmax_queued = {most}\n\
+         [bots.{BOT}]\nprovider = \"fake\"\nmax_sessions = {most}\n\
+         [bots.{BOT}.timeouts]\nstart_s = 3600\nready_s = 3600\njoin_s = 86400\nlive_s = 86400\n"
+    )
 }

@@ -10,11 +10,12 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::dispatcher::BOT;
 use crate::api_client::{ApiClient, ApiError};
 use crate::bench::distribution::Distribution;
 use crate::caller::millis;
 
+/// The bot's name in the configuration.
+pub const BOT: &str = "load";
 /// How long nothing of a session may be left.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Sessions under way at once, beyond which a rate is not held.

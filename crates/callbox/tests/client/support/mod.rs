@@ -98,6 +98,7 @@ impl StandIn {
                 .route("/start", post(start))
                 .route("/ws/{id}", get(media))
                 .route("/v1/info", get(info))
+                .route("/v1/prices", get(prices))
                 .route("/v1/sessions", get(list))
                 .route("/v1/sessions/{id}", get(show).delete(stop))
                 .route("/v1/sessions/{id}/events", get(events))
@@ -212,6 +213,15 @@ async fn info() -> Response {
         .into_response()
 }
 
+/// A dollar an hour, and half of it a day for each of two that wait.
+async fn prices() -> Response {
+    let parrot = json!({
+        "bot": "parrot", "provider": "fly", "session_usd_per_hour": 1.0, "reserve": 2,
+        "reserve_usd_per_day": 1.0, "prices_as_of": "2026-06-07",
+    });
+    Json(json!({ "bots": [parrot] })).into_response()
+}
+
 fn new_session(number: usize, bot: &str, state: SessionState) -> Session {
     let session = json!({
         "id": format!("{number:07x}a-0000-4000-8000-000000000000"),
@@ -223,6 +233,7 @@ fn new_session(number: usize, bot: &str, state: SessionState) -> Session {
         "usage": {"unique_bytes": 30_000_000, "shared_bytes": 90_000_000, "cpu_ms": 400.0,
                   "highest_unique_bytes": 40_000_000, "ready_unique_bytes": 20_000_000,
                   "audible_unique_bytes": null, "end_unique_bytes": 30_000_000},
+        "cost": {"machine_usd": 0.25, "machine_ms": 900_000.0, "prices_as_of": "2026-06-07"},
         "start_stages": [{"name": "restore", "ms": 150.0}, {"name": "wake", "ms": 30.0}],
     });
     serde_json::from_value(session).unwrap()

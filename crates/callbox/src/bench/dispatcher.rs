@@ -10,18 +10,17 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::footprint::{self, Footprint};
+use super::load::footprint::{self, Footprint};
 use crate::error::CliError;
 
 /// How long it may take to say where it serves.
 const SERVES: Duration = Duration::from_secs(60);
 /// How long a killed process may take to end, which has to give much memory back.
 const GONE: Duration = Duration::from_secs(20);
+/// Its configuration, in its directory.
+pub const CONFIG: &str = "callbox.toml";
 /// How much of its own log is shown when it fails.
 const LAST_WORDS: usize = 2000;
-/// The bot's name in its configuration.
-pub const BOT: &str = "load";
-
 /// Killed when it is dropped; its machines are in it and go with it.
 pub struct Dispatcher {
     process: Child,
@@ -33,23 +32,16 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Starts one that has room for `sessions` at once, on a store of its own in a file, or on
-    /// this one.
-    pub async fn start(sessions: u32, store: Option<&str>) -> Result<Dispatcher, CliError> {
-        let home = tempfile::tempdir()?;
-        let config = home.path().join("callbox.toml");
-        std::fs::write(&config, configuration(&home, sessions, store))?;
-        let mut command = Command::new(std::env::current_exe()?);
-        for (name, _) in std::env::vars_os() {
-            // What the user set for another dispatcher is not for this one.
-            if name.to_string_lossy().starts_with("CALLBOX_") {
-                command.env_remove(name);
-            }
-        }
-        let mut process = command
-            .arg("serve")
-            .arg("--config")
-            .arg(&config)
+    /// Starts one in this directory, with this configuration, and this beside it in its
+    /// environment.
+    pub async fn start(
+        home: TempDir,
+        configuration: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Dispatcher, CliError> {
+        std::fs::write(home.path().join(CONFIG), configuration)?;
+        let mut process = command(&home, &["serve"])?
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(home.path().join("serve.log"))?)
@@ -104,17 +96,17 @@ impl Drop for Dispatcher {
     }
 }
 
-/// Deadlines are out of the way, and so are caps: nothing ends but what is ended.
-fn configuration(home: &TempDir, sessions: u32, store: Option<&str>) -> String {
-    let data = home.path().join("data");
-    let most = u64::from(sessions) + 100_000;
-    let store = store.map(|url| format!("store = {url:?}\n")).unwrap_or_default();
-    format!(
-        "listen = \"127.0.0.1:0\"\ndata_dir = {data:?}\n{store}\
-         [limits]\nmax_sessions = {most}\nmax_queued = {most}\n\
-         [bots.{BOT}]\nprovider = \"fake\"\nmax_sessions = {most}\n\
-         [bots.{BOT}.timeouts]\nstart_s = 3600\nready_s = 3600\njoin_s = 86400\nlive_s = 86400\n"
-    )
+/// This binary, on the configuration in that directory.
+pub fn command(home: &TempDir, args: &[&str]) -> Result<Command, CliError> {
+    let mut command = Command::new(std::env::current_exe()?);
+    for (name, _) in std::env::vars_os() {
+        // What the user set for another dispatcher is not for this one.
+        if name.to_string_lossy().starts_with("CALLBOX_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).arg("--config").arg(home.path().join(CONFIG));
+    Ok(command)
 }
 
 /// What it wrote last says why.
