@@ -12,8 +12,10 @@ from pipecat.runner.types import (
     DailyRunnerArguments,
     LiveKitRunnerArguments,
     RunnerArguments,
+    SmallWebRTCRunnerArguments,
     WebSocketRunnerArguments,
 )
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router, WebSocketRoute
@@ -21,6 +23,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from callbox_bot.log import logger
 from callbox_bot.session import NotNowError
+from callbox_bot.signalling import Signalling
 from callbox_bot.wake import BadWakeError, parse_wake
 from callbox_bot.warning import BadWarningError, parse_warning, tell
 
@@ -47,6 +50,7 @@ def build(bot_file: BotFile, life: Life) -> Router:
             Route("/livez", contract.livez),
             Route("/readyz", contract.readyz),
             Route("/bot", contract.bot, methods=["POST"]),
+            Route("/api/offer", contract.offer, methods=["POST", "PATCH"]),
             WebSocketRoute("/ws", contract.ws),
             Route("/_callbox/wake", contract.wake, methods=["POST"]),
             Route("/_callbox/warning", contract.warning, methods=["POST"]),
@@ -58,6 +62,7 @@ class _Contract:
     def __init__(self, bot_file: BotFile, life: Life):
         self._bot_file = bot_file
         self._life = life
+        self._signalling = Signalling()
 
     async def livez(self, _request: Request) -> JSONResponse:
         return _answer({"status": "ok"})
@@ -107,6 +112,7 @@ class _Contract:
                 422, "bad-request", "the body of /bot must be a JSON object ({} if empty)"
             )
         session_id = request.headers.get("x-daily-session-id")
+        by_webrtc = _transport(request.headers) == "webrtc"
         try:
             runner_args = _runner_arguments(request.headers, body, session_id)
         except ValueError as error:
@@ -115,9 +121,34 @@ class _Contract:
             self._life.claim(session_id, request.headers.get("x-callbox-incarnation"))
         except NotNowError as error:
             return _error(409 if error.final else 503, error.code, str(error))
+        if by_webrtc:
+            try:
+                self._signalling.open(request.headers.get("x-callbox-room-token", ""))
+            except (ImportError, KeyError, TypeError, ValueError) as error:
+                logger.opt(exception=error).error("there can be no webrtc here")
+                return _error(500, "no-webrtc", f"no webrtc: {type(error).__name__}")
+            # The dispatcher bounds how long a client may take to come.
+            connection, data = await self._signalling.first()
+            runner_args = SmallWebRTCRunnerArguments(
+                webrtc_connection=connection, body=data or body, session_id=session_id
+            )
         if not await self._life.converse(runner_args):
             return _error(500, "bot-failed", "the bot failed; its log says why")
         return _answer({})
+
+    async def offer(self, request: Request) -> JSONResponse:
+        asked = await _json(request)
+        if not isinstance(asked, dict):
+            return _error(400, "bad-request", "the body must be a JSON object")
+        try:
+            if request.method == "PATCH":
+                await self._signalling.candidates(asked)
+                return _answer({"status": "success"})
+            return _answer(await self._signalling.offer(asked))
+        except HTTPException as error:
+            code = "not-ready" if error.status_code == 503 else "bad-offer"
+            content = {"detail": error.detail, "error": error.detail, "code": code}
+            return _answer(content, error.status_code)
 
     async def ws(self, websocket: WebSocket) -> None:
         # Accepted before anything else: a client can only read a close code after that.
@@ -146,10 +177,7 @@ def _runner_arguments(
     headers: Headers, body: dict[str, Any], session_id: str | None
 ) -> RunnerArguments:
     url, token = headers.get("x-daily-room-url"), headers.get("x-daily-room-token")
-    transport = headers.get("x-callbox-transport") or headers.get("x-daily-transport-type")
-    if transport == "webrtc":
-        raise ValueError("webrtc sessions are not served here")
-    if transport == "livekit":
+    if _transport(headers) == "livekit":
         url = headers.get("x-callbox-room-url") or url
         token = headers.get("x-callbox-room-token") or token
         room = headers.get("x-callbox-room-name")
@@ -161,11 +189,15 @@ def _runner_arguments(
         return LiveKitRunnerArguments(
             url=url, token=token, room_name=room, body=body, session_id=session_id
         )
-    if url:
+    if url and _transport(headers) != "webrtc":
         return DailyRunnerArguments(
             room_url=url, token=token or None, body=body, session_id=session_id
         )
     return RunnerArguments(body=body, session_id=session_id)
+
+
+def _transport(headers: Headers) -> str | None:
+    return headers.get("x-callbox-transport") or headers.get("x-daily-transport-type")
 
 
 def _decode_body(encoded: str | None) -> Any:

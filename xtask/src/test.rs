@@ -14,7 +14,7 @@ use crate::{
     host::{self, cargo},
     packages,
     postgres::{self, Postgres},
-    sim,
+    rooms, sim,
     steps::{answer, command, done, step, text},
     vm_test,
 };
@@ -44,6 +44,8 @@ enum Part {
     Vm,
     /// The Python package and the example bots
     Bot,
+    /// Calls in rooms: LiveKit's own server and client, a bot in a real machine
+    Rooms,
     /// The page: types, unit tests, bundle, headless Chromium against a real machine
     Web,
 }
@@ -63,6 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Part::Sim => sim::check()?,
             Part::Vm => vm()?,
             Part::Bot => bot()?,
+            Part::Rooms => rooms::check(&python()?)?,
             Part::Web => web(yes)?,
         }
     }

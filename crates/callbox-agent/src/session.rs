@@ -112,7 +112,7 @@ async fn hand_over(machine: &Arc<Machine>, prepare: &Prepare, session: &SessionD
         Outcome::Late(detail) => return machine.events.not_ready(detail),
         Outcome::Exited(_) => return,
     }
-    if !matches!(session.transport.as_str(), "daily" | "livekit") {
+    if !matches!(session.transport.as_str(), "daily" | "livekit" | "webrtc") {
         return;
     }
     // The answer comes when the bot has left the room.
@@ -146,7 +146,8 @@ async fn enter_room(port: u16, session: &SessionData) -> io::Result<u16> {
         ("x-callbox-incarnation", incarnation.as_str()),
         ("x-daily-transport-type", session.transport.as_str()),
     ];
-    // Pipecat's base image knows the first kind of room; `callbox-bot` knows both.
+    // Pipecat's base image knows the first kind of room; `callbox-bot` knows all. For `webrtc` the
+    // "token" is which servers ways to the client are looked for with.
     if session.transport == "daily" {
         headers.extend([
             ("x-daily-room-url", session.room_url.as_str()),

@@ -25,6 +25,7 @@ mod random;
 pub mod replica;
 pub mod rollout;
 pub mod serve;
+mod signalling;
 pub mod store;
 pub mod sweep;
 pub mod tasks;

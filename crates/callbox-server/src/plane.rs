@@ -23,6 +23,7 @@ use crate::{
     queue::Queue,
     replica::Replicas,
     rollout::Rollouts,
+    signalling::Turn,
     store::{Store, StoreError},
     tasks::{Task, Tasks},
 };
@@ -77,6 +78,8 @@ pub struct Handle {
     pub media: Arc<Seat>,
     /// Wakes who watches the room: something changed in there.
     pub(crate) room_news: Arc<Notify>,
+    /// Whose turn it is to signal.
+    pub(crate) signalling: Turn,
     pub(crate) orders: Arc<Orders>,
 }
 

@@ -7,9 +7,12 @@
 pub mod daily;
 mod fake;
 mod jwt;
+mod livekit;
 mod room;
+mod tls;
 mod token;
 mod webhook;
+mod webrtc;
 mod websocket;
 
 use async_trait::async_trait;
@@ -19,9 +22,11 @@ use serde_json::{Map, Value};
 
 pub use daily::{Daily, DailyConfig};
 pub use fake::{FakeTransport, Script};
+pub use livekit::{Livekit, LivekitError, LivekitServer};
 pub use room::{BadOptions, Plan, Room};
 pub use token::SessionTokens;
 pub use webhook::{Seen, Sight, WebhookRefusal};
+pub use webrtc::Webrtc;
 pub use websocket::Websocket;
 
 /// What both sides need to enter the room of one session.

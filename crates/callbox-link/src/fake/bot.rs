@@ -42,8 +42,26 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Response<Full<
     match request.uri().path() {
         "/readyz" | "/livez" | "/bot" | BOT_WAKE_PATH => Response::new(Full::from("{}")),
         "/ws" => websocket(state, request),
+        "/api/offer" => signal(&state, request).await,
         path if path.starts_with("/echo") => echo(request).await,
         _ => status(StatusCode::NOT_FOUND),
+    }
+}
+
+/// Answers every offer but one that asks to be refused.
+async fn signal(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let method = request.method().clone();
+    let Ok(body) = request.into_body().collect().await else {
+        return status(StatusCode::BAD_REQUEST);
+    };
+    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    let refused = body.contains("\"refuse\"");
+    state.note(|seen| seen.signals.push(format!("{method} {body}")));
+    match refused {
+        true => status(StatusCode::BAD_REQUEST),
+        false => Response::new(Full::from(
+            json!({ "sdp": "v=0", "type": "answer", "pc_id": "one" }).to_string(),
+        )),
     }
 }
 

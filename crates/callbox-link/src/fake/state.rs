@@ -38,6 +38,8 @@ pub struct Seen {
     pub websockets: Vec<String>,
     /// Websockets that have ended.
     pub websockets_closed: u32,
+    /// Offers and candidates: method and body.
+    pub signals: Vec<String>,
     /// Whether the bot has ended.
     pub bot_exited: bool,
 }

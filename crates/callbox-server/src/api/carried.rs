@@ -15,7 +15,7 @@ use crate::{
     media::{self, Line, Place},
     plane::Handle,
     proxy::{self, Unreachable},
-    replica,
+    replica, signalling,
 };
 
 /// `GET /ws/{id}?token=…`: the client's media. The handshake is answered here and not by axum,
@@ -72,16 +72,20 @@ pub async fn http(
         Driven::Here(handle) => handle,
         Driven::Elsewhere(driver) => return forward(&app, id, driver, request).await,
     };
-    let port = {
+    let (port, signals) = {
         let session = handle.session.borrow();
-        app.plane.bot(&session.bot).map(|bot| bot.machine.run.port)
+        let signals = signalling::is_signalling(&session, request.method(), path);
+        (app.plane.bot(&session.bot).map(|bot| bot.machine.run.port), signals)
     };
     let port = port.ok_or(Error::Internal)?;
     let target = match uri.query().map(without_token).filter(|query| !query.is_empty()) {
         Some(query) => format!("/{path}?{query}"),
         None => format!("/{path}"),
     };
-    let carried = proxy::carry(&app.plane, &handle, port, &target, request).await;
+    let carried = match signals {
+        true => signalling::carry(&app.plane, &handle, port, &target, request).await,
+        false => proxy::carry(&app.plane, &handle, port, &target, request).await,
+    };
     let mut response = carried.map_err(|unreachable| match unreachable {
         Unreachable::Ended => Error::SessionOver(handle.session.borrow().state.why().cloned()),
         Unreachable::Bot(detail) => Error::BadBot { detail },

@@ -7,10 +7,12 @@
 mod contract;
 mod daily;
 mod fly;
+mod livekit;
 mod network;
 mod raw;
 pub mod secret;
 mod sources;
+mod webrtc;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -27,8 +29,10 @@ use crate::store::Address;
 
 pub use daily::DailySection;
 pub use fly::{FlyPrices, FlySection};
+pub use livekit::LivekitSection;
 pub use raw_exports::*;
 pub use sources::{Line, Loaded, load};
+pub use webrtc::WebrtcSection;
 
 /// What a caller needs of the raw words.
 mod raw_exports {
@@ -126,6 +130,10 @@ pub struct Config {
     pub fly: FlySection,
     /// Rooms at Daily.
     pub daily: DailySection,
+    /// Rooms at a LiveKit server; none where no server is named.
+    pub livekit: Option<LivekitSection>,
+    /// Calls by SmallWebRTC.
+    pub webrtc: WebrtcSection,
     /// The bots by name.
     pub bots: BTreeMap<String, Arc<Bot>>,
 }
@@ -262,6 +270,8 @@ impl Config {
             },
             fly: fly::fly(raw.fly)?,
             daily: daily::daily(raw.daily)?,
+            livekit: livekit::livekit(raw.livekit),
+            webrtc: webrtc::webrtc(raw.webrtc)?,
             bots: bots.collect::<Result<_, ConfigError>>()?,
         })
     }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::daily::RawDaily;
 use super::fly::RawFly;
+use super::livekit::RawLivekit;
 use super::secret::{Secret, SecretSource};
+use super::webrtc::RawWebrtc;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +26,8 @@ pub(super) struct Raw {
     pub local: RawLocal,
     pub fly: RawFly,
     pub daily: RawDaily,
+    pub livekit: RawLivekit,
+    pub webrtc: RawWebrtc,
     /// Merged under every bot before the bots are read; here only so that it is a known key.
     #[serde(rename = "bot_defaults")]
     pub _bot_defaults: RawBot,

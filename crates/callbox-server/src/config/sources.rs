@@ -38,26 +38,42 @@ const DEMO_BOT: &str = "[bots.parrot]\nimage = \"parrot\"\n";
 /// # Errors
 /// The first thing that is wrong, with its key and where it was written.
 pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
-    let mut figment = Figment::from(Toml::string(DEFAULTS)).select(Profile::Default);
+    let mut said = Figment::new().select(Profile::Default);
     if let Some(path) = file {
         if !path.is_file() {
             return Err(ConfigError::Unreadable(format!("there is no file {}", path.display())));
         }
-        figment = figment.merge(Toml::file_exact(path));
+        said = said.merge(Toml::file_exact(path));
     }
-    figment = figment.merge(
+    said = said.merge(
         // CALLBOX_URL and CALLBOX_KEY are the command line's own, CALLBOX_TEST_… the tests'.
         Env::prefixed("CALLBOX_")
             .ignore(&["url", "key", "agent", "config"])
             .filter(|key| !key.starts_with("test_") && !key.starts_with("skip_"))
             .split("__"),
     );
+    let defaults = Toml::string(&defaults_beside(&said));
+    let mut figment = Figment::from(defaults).select(Profile::Default).merge(said);
     if figment.find_value("bots").is_err() {
         figment = figment.merge(Toml::string(DEMO_BOT));
     }
     let figment = with_bot_defaults(figment)?;
     let raw: Raw = figment.extract().map_err(|error| ConfigError::Unreadable(explain(&error)))?;
     Ok(Loaded { config: Config::from_raw(raw)?, figment })
+}
+
+/// The defaults, without the places of secrets that were said to be elsewhere: of two places merged
+/// into one, nobody could say which counts.
+fn defaults_beside(said: &Figment) -> String {
+    let mut defaults: toml::Table = DEFAULTS.parse().expect("our own file is TOML");
+    for (section, values) in &mut defaults {
+        let Some(values) = values.as_table_mut() else { continue };
+        values.retain(|key, value| {
+            let secret = value.as_table().is_some_and(|place| place.keys().eq(["env"]));
+            !secret || said.find_value(&format!("{section}.{key}")).is_err()
+        });
+    }
+    defaults.to_string()
 }
 
 /// Puts `[bot_defaults]` under every bot. Values keep the source that they had there.

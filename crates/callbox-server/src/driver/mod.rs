@@ -37,6 +37,7 @@ use crate::{
     drain, metrics,
     plane::{Handle, Orders, Plane},
     replica::Lease,
+    signalling::Turn,
     store::{Inserted, NewSession, StoreError, Versioned},
     usage::Meter,
 };
@@ -67,6 +68,7 @@ pub fn drive(plane: &Arc<Plane>, session: Versioned) -> Option<Handle> {
         usage: seen.subscribe(),
         media: Arc::default(),
         room_news: Arc::default(),
+        signalling: Turn::default(),
         orders: Arc::new(Orders::at(session.version)),
     };
     let orders = Arc::clone(&handle.orders);

@@ -12,7 +12,7 @@ use callbox_server::{
     plane::Plane,
     serve,
 };
-use callbox_transports::{FakeTransport, SessionTokens, Transport, Websocket};
+use callbox_transports::{FakeTransport, SessionTokens, Transport, Webrtc, Websocket};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -34,6 +34,8 @@ provider = "fake"
 stop_grace_s = 0.1
 [bots.parrot]
 transports = ["websocket", "fake"]
+[bots.web]
+transports = ["webrtc"]
 [bots.small]
 max_sessions = 1
 [bots.hasty]
@@ -283,7 +285,8 @@ pub(crate) async fn plane(
     let store = config.store.open(dir).await.unwrap();
     let tokens = SessionTokens::new(store.deployment().await.unwrap().secret);
     let websocket: Arc<dyn Transport> = Arc::new(Websocket::new(tokens.clone()));
-    Plane::new(config, store, vec![provider], vec![websocket, rooms], tokens, logs)
+    let webrtc: Arc<dyn Transport> = Arc::new(Webrtc::new(Vec::new(), ""));
+    Plane::new(config, store, vec![provider], vec![websocket, webrtc, rooms], tokens, logs)
 }
 
 /// The code under which a session ended.

@@ -45,6 +45,29 @@ fn every_value_says_where_it_comes_from() {
 }
 
 #[test]
+fn a_secret_that_has_a_default_place_may_lie_elsewhere() {
+    use callbox_server::config::secret::SecretSource;
+    let elsewhere = "[fly]\ntoken = { file = \"/run/fly\" }\n\
+                     [livekit]\nurl = \"ws://a\"\napi_key = { env = \"OURS\" }\n\
+                     api_secret = { file = \"/run/livekit\" }";
+    let config = load(elsewhere).unwrap().config;
+    assert_eq!(config.fly.token, SecretSource::File("/run/fly".into()));
+    let livekit = config.livekit.unwrap();
+    assert_eq!(livekit.api_key, SecretSource::Env("OURS".into()));
+    assert_eq!(livekit.api_secret, SecretSource::File("/run/livekit".into()));
+    let both = "[fly]\ntoken = { file = \"a\", env = \"b\" }";
+    assert!(load(both).unwrap_err().contains("never as itself"));
+}
+
+#[test]
+fn ice_servers_are_looked_at() {
+    let config = load("[webrtc]\nice_servers = [\"stun:a:3478\", \"turns:b\"]").unwrap().config;
+    assert!(config.webrtc.has_turn());
+    let wrong = load("[webrtc]\nice_servers = [\"http://a\"]").unwrap_err();
+    assert!(wrong.contains("webrtc.ice_servers") && wrong.contains("http://a"), "{wrong}");
+}
+
+#[test]
 fn secrets_are_only_pointed_at() {
     let text = "[bots.a]\nimage = \"x\"\n[bots.a.secrets]\nOPENAI_API_KEY = { env = \"KEY_OF_A\" }";
     let loaded = load(text).unwrap();

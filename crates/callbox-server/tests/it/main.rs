@@ -22,6 +22,7 @@ mod replicas;
 mod restart;
 mod rollout;
 mod rooms;
+mod signalling;
 mod silent;
 mod start;
 mod still;

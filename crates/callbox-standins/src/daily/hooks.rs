@@ -35,15 +35,22 @@ struct Hook {
 pub(super) struct Hooks {
     hooks: Arc<Mutex<Vec<Hook>>>,
     queue: mpsc::UnboundedSender<(Hook, String)>,
+    answers: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Hooks {
     pub fn begin() -> Hooks {
         let (queue, mut queued) = mpsc::unbounded_channel::<(Hook, String)>();
+        let answers: Arc<Mutex<Vec<u16>>> = Arc::default();
+        let noted = Arc::clone(&answers);
         tokio::spawn(async move {
             while let Some((hook, body)) = queued.recv().await {
                 for _ in 0..2 {
-                    match deliver(&hook, &body).await {
+                    let answer = deliver(&hook, &body).await;
+                    if let Ok(status) = &answer {
+                        noted.lock().expect("no panic while held").push(status.as_u16());
+                    }
+                    match answer {
                         Ok(status) if status.is_success() => break,
                         Ok(status) => tracing::warn!(%status, "a webhook was not taken"),
                         Err(error) => tracing::warn!(error, "a webhook was not taken"),
@@ -51,7 +58,7 @@ impl Hooks {
                 }
             }
         });
-        Hooks { hooks: Arc::default(), queue }
+        Hooks { hooks: Arc::default(), queue, answers }
     }
 
     /// Sets one up, after a test of it; gives what the API answers, or the text of the refusal.
@@ -72,6 +79,11 @@ impl Hooks {
         }
         self.hooks.lock().expect("no panic while held").push(hook);
         Ok(json!({ "uuid": "standin", "url": url.to_string(), "hmac": secret, "state": "ACTIVE" }))
+    }
+
+    /// What receivers answered, in order.
+    pub fn answers(&self) -> Vec<u16> {
+        self.answers.lock().expect("no panic while held").clone()
     }
 
     pub fn send(&self, kind: &str, body: &Value) {

@@ -141,6 +141,11 @@ impl StandIn {
         self.world().calls.clone()
     }
 
+    /// With which status each webhook was answered, in order.
+    pub fn webhook_answers(&self) -> Vec<u16> {
+        self.hooks.answers()
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("no panic while held")
     }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod daily;
+mod livekit;
+mod livekit_server;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callbox_core::{Fault, FaultKind, SessionId, Time};
 use callbox_transports::{
-    FakeTransport, Plan, Presence, Room, SessionTokens, Transport, Websocket,
+    FakeTransport, Plan, Presence, Room, SessionTokens, Transport, Webrtc, Websocket,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -67,6 +69,11 @@ async fn contract(transport: &dyn Transport) {
 #[tokio::test]
 async fn websocket_keeps_the_contract() {
     contract(&Websocket::new(SessionTokens::new("secret"))).await;
+}
+
+#[tokio::test]
+async fn webrtc_keeps_the_contract() {
+    contract(&Webrtc::new(vec!["turn:turn.example.com".into()], "secret")).await;
 }
 
 #[tokio::test]

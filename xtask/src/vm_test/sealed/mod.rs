@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! mod ── what is tried, in which order
-//! stage, place, listeners ── a host and an internet of their own
+//! stage, listeners ── a host and an internet of their own
 //! call ── a client's side      machine ── the host's side
 //! reach, rights, inspect, hogs ── one kind of promise each      report ── what came of it
 //! ```
@@ -17,7 +17,6 @@ mod hogs;
 mod inspect;
 mod listeners;
 mod machine;
-mod place;
 mod reach;
 mod report;
 mod rights;

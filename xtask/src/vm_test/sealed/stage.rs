@@ -10,9 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 
+use crate::place::Place;
+
 use super::{
     listeners::{At, Listeners, Seen, answers},
-    place::Place,
     report::Finding,
 };
 
