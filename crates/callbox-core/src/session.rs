@@ -374,3 +374,21 @@ impl Moments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_reserve_name_their_replica_and_are_nobody_elses() {
+        let name = reserve_name("00000000000000aa", "1f");
+        assert_eq!(
+            (of_reserve_name(&name), of_machine_name(&name)),
+            (Some("00000000000000aa"), None)
+        );
+        let session = machine_name(SessionId(Uuid::from_u128(1)), 1);
+        for other in [&*session, "cbr-", "cbr--1", "cbr-a-", "cbr-a-b-c", "cbr-a"] {
+            assert_eq!(of_reserve_name(other), None, "{other}");
+        }
+    }
+}

@@ -189,7 +189,7 @@ impl Inner {
     }
 
     async fn reaches(&self, place: &Place, wanted: State, within: Duration) -> Result<(), String> {
-        let ends = [State::Failed, State::Destroyed, State::LaunchFailed];
+        let ends = [State::Failed, State::Destroyed];
         let wait = Wait::for_any([wanted.clone()].into_iter().chain(ends));
         let deadline = Instant::now() + within;
         let reached = self.client.wait_until(&place.app, &place.id, &wait, deadline).await;

@@ -121,12 +121,12 @@ impl<M: Kept> Reserves<M> {
 
     /// How many machines are ready.
     pub fn ready(&self, key: &Key) -> usize {
-        self.pools().get(key).map_or(0, |pool| pool.ready.len())
+        self.pools().get(key).map_or(0, Pool::usable)
     }
 
     /// How far every reserve is filled.
     pub fn levels(&self) -> Vec<Reserve> {
-        let level = |pool: &Pool<M>| ReserveLevel { ready: pool.ready.len(), target: pool.target };
+        let level = |pool: &Pool<M>| ReserveLevel { ready: pool.usable(), target: pool.target };
         let reserve = |(key, pool): (&Key, &Pool<M>)| Reserve {
             bot: key.bot.clone(),
             version: key.version.clone(),
@@ -224,7 +224,12 @@ impl<M: Kept> Reserves<M> {
     }
 }
 
-impl<M> Pool<M> {
+impl<M: Kept> Pool<M> {
+    /// Machines that a session could take now.
+    fn usable(&self) -> usize {
+        self.ready.iter().filter(|kept| !kept.is_lost()).count()
+    }
+
     fn new(bot: Arc<BotMachine>) -> Pool<M> {
         Pool {
             target: bot.reserve.min,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use callbox_core::{Fault, MachineFacts};
+use callbox_core::{Fault, MachineFacts, reserve_name};
 use callbox_link::{
     Link,
     fake::{FakeAgent, Script as AgentScript},
@@ -18,6 +18,7 @@ use callbox_machines::{
     StartFault, Started,
 };
 use callbox_protocol::join::{BOOT_HEADER, link_path};
+use callbox_server::store::Replica;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use tokio_tungstenite::{
@@ -34,6 +35,8 @@ struct Dialling {
     arrivals: Arrivals,
     dispatcher: OnceLock<SocketAddr>,
     agents: Mutex<BTreeMap<String, FakeAgent>>,
+    /// Machines in reserve, and whether each may connect.
+    kept: Mutex<BTreeMap<String, bool>>,
 }
 
 impl Dialling {
@@ -42,6 +45,7 @@ impl Dialling {
             arrivals: Arrivals::new("of all replicas"),
             dispatcher: OnceLock::new(),
             agents: Mutex::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -107,6 +111,10 @@ impl Provider for Dialling {
         Some(&self.arrivals)
     }
 
+    fn keeps(&self, name: &str) -> Option<bool> {
+        self.kept.lock().unwrap().get(name).copied()
+    }
+
     async fn destroy(&self, name: &str) -> Result<(), Fault> {
         if let Some(agent) = self.agents.lock().unwrap().get(name) {
             agent.cut();
@@ -137,7 +145,7 @@ async fn a_machine_that_dials_serves_its_session_and_comes_back() {
     assert_eq!(refused(&first, BOOT).await, Err(StatusCode::FORBIDDEN), "it has started");
     assert_eq!(refused(&first, &other).await, Err(StatusCode::FORBIDDEN));
     assert_eq!(refused("00", BOOT).await, Err(StatusCode::UNAUTHORIZED));
-    let next = agent.seen().rejoin.last().unwrap().clone();
+    let next = agent.seen().rejoin.last().unwrap().token.clone();
     assert_eq!(refused(&next, &other).await, Err(StatusCode::UNAUTHORIZED));
     assert_eq!(refused(&next, "no boot").await, Err(StatusCode::UNAUTHORIZED));
 
@@ -157,5 +165,40 @@ async fn a_machine_that_dials_serves_its_session_and_comes_back() {
     }
     let plain = app.anonymous(reqwest::Method::GET, &link_path(&machine)).send().await.unwrap();
     assert_eq!(plain.status(), StatusCode::BAD_REQUEST, "no websocket");
+    tokio::time::timeout(SOON, app.finish()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_in_reserve_comes_to_its_replica_alone() {
+    let machines = Dialling::new();
+    let fake = Arc::new(FakeProvider::new(Script::default()));
+    let app = TestApp::behind(Arc::clone(&machines) as Arc<dyn Provider>, fake).await;
+    machines.dispatcher.set(app.address).unwrap();
+    let ours = reserve_name(app.plane.replicas.id(), "1");
+    let first = machines.arrivals.first_token(&ours);
+    machines.agents.lock().unwrap().insert(ours.clone(), FakeAgent::new(AgentScript::default()));
+    let set = |door| machines.kept.lock().unwrap().insert(ours.clone(), door);
+    let dial = async |token: &str, boot: &str| machines.dial(&ours, token, boot).await;
+
+    assert_eq!(dial("00", BOOT).await, Err(StatusCode::UNAUTHORIZED));
+    assert_eq!(dial(&first, BOOT).await, Err(StatusCode::GONE), "we know nothing of it");
+    set(false);
+    let other = BOOT.replace('0', "f");
+    assert_eq!(dial(&first, &other).await, Err(StatusCode::FORBIDDEN), "another process");
+    assert_eq!(dial(&first, BOOT).await, Err(StatusCode::SERVICE_UNAVAILABLE), "it shall sleep");
+    set(true);
+    assert_eq!(dial(&first, BOOT).await, Ok(()));
+    machines.arrivals.link(&ours).await.health().await.unwrap();
+    assert_eq!(machines.agent(&ours).seen().connections, 1);
+
+    let gone = reserve_name("00000000000000bb", "1");
+    let token = machines.arrivals.first_token(&gone);
+    assert_eq!(machines.dial(&gone, &token, BOOT).await, Err(StatusCode::GONE), "no such replica");
+    let theirs = reserve_name("00000000000000aa", "1");
+    let id = "00000000000000aa".to_owned();
+    app.plane.store.beat(&Replica { id, place: String::new(), url: String::new() }).await.unwrap();
+    let token = machines.arrivals.first_token(&theirs);
+    let elsewhere = machines.dial(&theirs, &token, BOOT).await;
+    assert_eq!(elsewhere, Err(StatusCode::SERVICE_UNAVAILABLE), "it lives, and is not reached");
     tokio::time::timeout(SOON, app.finish()).await.unwrap();
 }

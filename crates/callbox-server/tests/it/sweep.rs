@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use callbox_core::{Fault, SessionId, machine_name};
 use callbox_machines::{Listed, MachineSpec, Made, Provider as _};
 use callbox_protocol::api::Sweep;
-use callbox_server::sweep;
+use callbox_server::{store::Replica, sweep};
 use callbox_transports::Listed as Room;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -104,6 +104,31 @@ async fn what_is_young_is_left_for_a_later_look() {
     let old = callbox_core::Time::from_micros(now.as_micros() - micros);
     app.provider.lists_only(made(Some(old)));
     assert_eq!(sweep::once(&app.plane).await.unwrap(), 1);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_another_replica_has_in_reserve_or_a_row_has_by_its_id_is_left() {
+    let app = app().await;
+    app.provider.set(|script| script.calls_machines = Some("fly/".into()));
+    let (id, _) = app.start(json!({ "bot": "parrot", "transport": "fake" })).await;
+    let known = app.wait(&id, "ready").await.machine_id.expect("its provider's id");
+    let machine = stray_machine(&app).await;
+    let theirs =
+        Replica { id: "00000000000000aa".into(), place: String::new(), url: String::new() };
+    let kept = |keeper: &str| Listed { keeper: Some(keeper.into()), ..Listed::here(&*machine) };
+    let sweeps = async |listed: Listed| {
+        app.provider.lists_only(vec![listed]);
+        sweep::once(&app.plane).await.unwrap()
+    };
+    let taken = Listed { id: Some(known), ..kept("00000000000000bb") };
+    assert_eq!(sweeps(taken).await, 0, "a living session's row has it");
+    app.plane.store.beat(&theirs).await.unwrap();
+    assert_eq!(sweeps(kept(&theirs.id)).await, 0, "its replica lives");
+    assert_eq!(sweeps(kept(app.plane.replicas.id())).await, 1, "we do not know it");
+    let machine = stray_machine(&app).await;
+    let gone = Listed { keeper: Some("00000000000000bb".into()), ..Listed::here(&*machine) };
+    assert_eq!(sweeps(gone).await, 1, "nobody has it");
     app.finish().await;
 }
 

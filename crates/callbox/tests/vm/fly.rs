@@ -75,8 +75,9 @@ impl<'a> StandIn<'a> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_to_a_machine_at_fly() {
+/// Fly as this host has it, a dispatcher with this bot there, and a call to it that hears its echo.
+/// Gives what is told of the call.
+async fn a_call(bot: &str, from_reserve: bool) -> Value {
     let (ours, theirs) = (Home::new(), Home::new());
     // Known before it serves, as machines are told it.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
@@ -89,12 +90,16 @@ async fn a_call_to_a_machine_at_fly() {
         ("FLY_FLAPS_BASE_URL", &there.url),
     ];
     let setting = Setting { environment: &environment, ..Setting::default() };
+    let bots = format!("{BOTS}{bot}");
     // Others than this host can reach it: nothing is served without a key.
-    let config = ours.configure(BOTS);
+    let config = ours.configure(&bots);
     let create = ["keys", "create", "--private", "--json", "--config", config.to_str().unwrap()];
     let key = Ran::of(ours.callbox(&create)).await.expect(0).json();
-    let dispatcher = Dispatcher::ready_as(&ours, BOTS, &setting).await;
+    let dispatcher = Dispatcher::ready_as(&ours, &bots, &setting).await;
     let dispatcher = dispatcher.with_key(key["key"].as_str().unwrap());
+    if from_reserve {
+        full(&dispatcher).await;
+    }
 
     let said = Said::in_dir(ours.path());
     let heard = ours.path().join("heard.wav");
@@ -102,15 +107,64 @@ async fn a_call_to_a_machine_at_fly() {
     let fixed = ["call", "--json", "--quiet", "--bot", "parrot", "--expect", "echo"];
     let more = ["--say", say, "--out", out, "--timeout", "280"];
     let report = dispatcher.run(&[&fixed[..], &more].concat()).await.expect(0).json();
-    assert_eq!((&report["provider"], &report["start"]), (&json!("fly"), &json!("cold")));
     assert_eq!(report["end_reason"]["code"], "client-left", "{report:#}");
-    let stages: Vec<_> =
-        report["start_stages"].as_array().unwrap().iter().map(|stage| &stage["name"]).collect();
-    assert_eq!(stages, ["create", "boot", "prepare", "wake"], "{report:#}");
     assert_is_echo(&said, &heard);
     let log = dispatcher.log_of(report["session_id"].as_str().unwrap()).await;
     assert!(log.iter().any(|line| line.contains("agent: session ")), "{log:#?}");
 
     dispatcher.stop().await;
     there.stop().await;
+    eprintln!("{} ({bot:?}): {}", report["start"], report["start_stages"]);
+    report
+}
+
+async fn full(dispatcher: &Dispatcher<'_>) {
+    let filled = async {
+        while dispatcher.get("/v1/info").await.body["reserves"]["parrot"]["ready"] != json!(1) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, filled).await.expect("the reserve is filled");
+}
+
+fn came_up(report: &Value) -> (&str, Vec<&str>) {
+    let stages = report["start_stages"].as_array().unwrap().iter();
+    let names = stages.map(|stage| stage["name"].as_str().unwrap()).collect();
+    (report["start"].as_str().unwrap(), names)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_a_machine_at_fly() {
+    let report = a_call("", false).await;
+    assert_eq!(report["provider"], "fly");
+    assert_eq!(came_up(&report), ("cold", vec!["create", "boot", "prepare", "wake"]));
+}
+
+/// The shape of the page on the pattern, as it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_the_session() {
+    let bot = r#"
+contract = "command"
+argv = ["python3", "bot.py", "--room-url", "{room_url}", "--token", "{token}"]
+cwd = "/app/command"
+"#;
+    assert_eq!(came_up(&a_call(bot, false).await).0, "cold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_a_machine_that_was_stopped() {
+    let report = a_call("reserve = { min = 1, max = 1 }\n", true).await;
+    assert_eq!(came_up(&report), ("reserve", vec!["start", "boot", "prepare", "wake"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_a_machine_that_was_suspended() {
+    let report = a_call("reserve = { min = 1, max = 1, kind = \"suspended\" }\n", true).await;
+    assert_eq!(came_up(&report), ("reserve", vec!["resume", "dial", "wake"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_a_machine_that_was_connected() {
+    let report = a_call("reserve = { min = 1, max = 1, kind = \"started\" }\n", true).await;
+    assert_eq!(came_up(&report), ("reserve", vec!["wake"]));
 }

@@ -1,13 +1,15 @@
 //! The provider `fly` against the stand-in for Fly's API, in which each machine is a fake agent
 //! that comes to us as the real one does.
 
+mod reserve;
+
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use callbox_core::{FaultKind, SessionId, machine_name};
+use callbox_core::{FaultKind, SessionId, machine_name, of_reserve_name};
 use callbox_fly::{Action, Client, Prices, Token};
 use callbox_link::fake::{FakeAgent, Script as AgentScript};
 use callbox_machines::{
@@ -28,8 +30,13 @@ const TOKEN: &str = "FlyV1 fm2_test";
 struct Cloudy {
     fly: Arc<Fly>,
     there: StandIn,
+    home: Home,
+    url: String,
     serving: JoinHandle<()>,
 }
+
+/// Where agents dial: the replicas by their ids. The last one drives the sessions.
+type Home = Arc<Mutex<Vec<(String, Weak<Fly>)>>>;
 
 impl Drop for Cloudy {
     fn drop(&mut self) {
@@ -39,7 +46,7 @@ impl Drop for Cloudy {
 
 impl Cloudy {
     async fn new(limits: Limits, apps: &[&str]) -> Cloudy {
-        let home = Arc::new(OnceLock::new());
+        let home = Home::default();
         let mut settings = Settings::new(apps[0], Token::new(TOKEN));
         settings.apps = apps.iter().map(|app| (*app).to_owned()).collect();
         settings.limits = limits;
@@ -49,21 +56,13 @@ impl Cloudy {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let served = there.clone();
         let serving = tokio::spawn(async move { served.serve(listener).await.expect("it serves") });
-        let config = FlyConfig {
-            apps: apps.iter().map(|app| (*app).to_owned()).collect(),
-            max_machines: 50,
-            public_url: "https://box.example".into(),
-            authorities: None,
-            deployment: "d1".into(),
-            orphan_after: Duration::from_secs(120),
-            prices: prices(),
-            image_gb: 2.0,
-            keeper: "one".into(),
-        };
-        let client = Client::new(&url, &Token::new(TOKEN)).expect("a client");
-        let fly = Arc::new(Fly::new(client, config, b"secret"));
-        home.set(Arc::downgrade(&fly)).expect("set once");
-        Cloudy { fly, there, serving }
+        let fly = provider(&url, &home, "one", apps, 50);
+        Cloudy { fly, there, home, url, serving }
+    }
+
+    /// Another replica, which drives the sessions from now on.
+    fn another(&self, keeper: &str, max_machines: usize) -> Arc<Fly> {
+        provider(&self.url, &self.home, keeper, &["bots"], max_machines)
     }
 
     async fn quick() -> Cloudy {
@@ -96,6 +95,24 @@ impl Cloudy {
     }
 }
 
+fn provider(url: &str, home: &Home, keeper: &str, apps: &[&str], max_machines: usize) -> Arc<Fly> {
+    let config = FlyConfig {
+        apps: apps.iter().map(|app| (*app).to_owned()).collect(),
+        max_machines,
+        public_url: "https://box.example".into(),
+        authorities: None,
+        deployment: "d1".into(),
+        orphan_after: Duration::from_secs(120),
+        prices: prices(),
+        image_gb: 2.0,
+        keeper: keeper.into(),
+    };
+    let client = Client::new(url, &Token::new(TOKEN)).expect("a client");
+    let fly = Arc::new(Fly::new(client, config, b"secret"));
+    home.lock().expect("fine").push((keeper.to_owned(), Arc::downgrade(&fly)));
+    fly
+}
+
 fn prices() -> Prices {
     Prices {
         as_of: "2026-06-07".into(),
@@ -108,7 +125,7 @@ fn prices() -> Prices {
 }
 
 /// What runs in each machine: the image's entry point.
-fn program(home: Arc<OnceLock<Weak<Fly>>>) -> Program {
+fn program(home: Home) -> Program {
     Program::new(move |launched| {
         let home = Arc::clone(&home);
         async move {
@@ -127,18 +144,34 @@ fn program(home: Arc<OnceLock<Weak<Fly>>>) -> Program {
     })
 }
 
-async fn serve(agent: FakeAgent, join: Join, boot: String, home: Arc<OnceLock<Weak<Fly>>>) {
-    let mut token = join.token;
+async fn serve(agent: FakeAgent, join: Join, boot: String, home: Home) {
+    let (mut name, mut token) = (join.machine, join.token);
     while agent.seen().stops.is_empty() {
-        let Some(fly) = home.get().and_then(Weak::upgrade) else { return };
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        // As the dispatcher's route does it.
+        let keeper = of_reserve_name(&name);
+        let fly = {
+            let home = home.lock().expect("fine");
+            let found = home.iter().rfind(|(id, _)| keeper.is_none_or(|keeper| keeper == id));
+            found.and_then(|(_, fly)| fly.upgrade())
+        };
+        let Some(fly) = fly else { return };
+        match keeper.map(|_| fly.keeps(&name)) {
+            Some(None) => return,
+            Some(Some(false)) => continue,
+            Some(Some(true)) | None => {}
+        }
         let arrivals = fly.arrivals().expect("agents dial");
-        arrivals.admit(&join.machine, &token, &boot, false).expect("its token opens its place");
+        if arrivals.admit(&name, &token, &boot, false).is_err() {
+            continue;
+        }
         let (host, machine) = tokio::io::duplex(64 * 1024);
-        arrivals.arrive(&join.machine, &boot, Box::new(host));
+        arrivals.arrive(&name, &boot, Box::new(host));
         drop(fly);
         agent.serve(Box::new(machine)).await;
-        token = agent.seen().rejoin.last().map_or(token, |told| told.token.clone());
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        if let Some(told) = agent.seen().rejoin.last().cloned() {
+            (name, token) = (told.machine.unwrap_or(name), told.token);
+        }
     }
 }
 
