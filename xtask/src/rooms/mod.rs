@@ -22,9 +22,9 @@ use crate::{
 use servers::{DISPATCHER, KEY, LIVEKIT, SECRET, Server};
 use stage::{HOST, INTERNET, Stage};
 
-/// From how much resemblance on a sound counts as the one that was said. Another one of the same
-/// length has 0.3.
-const ALIKE: f64 = 0.7;
+/// From how much resemblance on a sound counts as the one that was said. Other sentences have 0.3,
+/// the same one backwards 0.4, and what comes back on a busy host without KVM 0.8.
+const ALIKE: f64 = 0.6;
 
 /// Everything; `python` has the clients.
 pub fn check(python: &Path) -> anyhow::Result<()> {

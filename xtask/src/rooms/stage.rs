@@ -21,13 +21,15 @@ impl Stage {
     pub fn set() -> anyhow::Result<Stage> {
         let (host, internet) = (Place::new()?, Place::new()?);
         host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", internet.path()))?;
-        for (place, address) in [(&host, HOST), (&internet, "192.0.2.1")] {
-            place.ip(&format!("addr add {address}/24 dev eth0"))?;
+        // One address each: of several, a media server that is told its own takes one for the
+        // other and hears nobody. And not at the loopback interface, whose addresses it leaves out.
+        for (place, own, route) in
+            [(&host, HOST, "default".to_owned()), (&internet, INTERNET, format!("{HOST}/32"))]
+        {
+            place.ip(&format!("addr add {own}/32 dev eth0"))?;
             place.ip("link set eth0 up")?;
+            place.ip(&format!("route add {route} dev eth0"))?;
         }
-        // Not at the loopback interface, whose addresses media servers leave out.
-        internet.ip(&format!("addr add {INTERNET}/32 dev eth0"))?;
-        host.ip("route add default via 192.0.2.1")?;
         Ok(Stage { host, internet })
     }
 }
