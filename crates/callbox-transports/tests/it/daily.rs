@@ -1,6 +1,6 @@
 //! `daily` against its stand-in, on good days and bad ones.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callbox_core::{Fault, FaultKind};
 use callbox_standins::daily::{Effect, Settings, StandIn, Trouble, When};
@@ -117,14 +117,16 @@ async fn with_many_rooms_all_are_looked_into_at_once_and_nobody_is_missed_who_is
         standin.join(&daily.room_name(room.session), &tokens(&daily, room).0).unwrap();
     }
     let there = Ok(Some(Presence { bot: false, clients: 1 }));
-    for _ in 0..3 {
+    let began = Instant::now();
+    for _ in 0..20 {
         for room in &rooms {
             assert_eq!(daily.presence(room).await, there);
         }
     }
+    // As many as may be at once, and those that came meanwhile, however slow this host is.
+    let may_be = 10.0 + 8.0 * began.elapsed().as_secs_f64() + 1.0;
     let calls = standin.calls();
-    // How many exactly depends on how long the looks took: looks are allowed by the second.
-    assert!(calls["GET /rooms/:name/presence"] < 60, "{calls:?}");
+    assert!(calls["GET /rooms/:name/presence"] as f64 <= may_be, "{may_be}: {calls:?}");
     assert_eq!(calls["GET /presence"], 1, "one for all");
     // What is told of all says that everybody is there still, and that is not all that counts.
     let room = &rooms[0];

@@ -211,7 +211,7 @@ async fn a_key_that_daily_refuses_is_said_before_anything_is_served() {
     let cut_off = "provider = \"local\"\nimage = \"x\"\ntransports = [\"daily\"]\n";
     let path = house.file(cut_off);
     let ran = callbox("", &["serve", "--config", &path]).await.expect(2);
-    ran.says(&["bots.ada.network", "daily"]);
+    ran.says(&["bots.ada.network", "(daily)"]);
     let path = &house.file("provider = \"fake\"\ntransports = [\"daily\"]\n");
     callbox("", &["serve", "--config", path])
         .await
