@@ -8,6 +8,9 @@ use std::time::Duration;
 use crate::wire::{ErrorBody, State};
 use crate::{Action, CapacityScope, Error, ErrorKind, Thing};
 
+/// Whoever is asked to rest for longer asks again all the same: what stands there may be anything.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
 /// The error that an answer with a status of 300 or more is.
 pub fn classify(
     action: Action,
@@ -35,7 +38,9 @@ fn kind(status: u16, code: Option<&str>, said: &str, retry_after: Option<&str>) 
     let has = |part: &str| text.contains(part);
     if status == 429 || has("rate limit exceeded") {
         let retry_after = retry_after.and_then(|value| value.trim().parse().ok());
-        return ErrorKind::RateLimited { retry_after: retry_after.map(Duration::from_secs) };
+        let retry_after =
+            retry_after.map(|after: u64| Duration::from_secs(after).min(LONGEST_REST));
+        return ErrorKind::RateLimited { retry_after };
     }
     if has("currently replaced") {
         return ErrorKind::Replaced;

@@ -198,7 +198,8 @@ impl Provider for Fly {
         let inner = &self.inner;
         let spare = inner.reserves.give_up(|reserve| inner.spoken_for(claimed, reserve));
         let Some(spare) = spare else { return Ok(false) };
-        inner.remove(&spare.name).await?;
+        let removed = inner.removal(&spare.name).await;
+        removed.map_err(Fault::unknown)?;
         Ok(true)
     }
 

@@ -19,7 +19,10 @@ use callbox_core::{Fault, reserve_name};
 use callbox_fly::{Action, Wait, wire::State};
 use callbox_link::{Link, fresh_wake};
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{CALL, DIALS, Inner, find::Place, request};
 use crate::{
@@ -95,7 +98,7 @@ impl Maker for Arc<Inner> {
                 took: began.elapsed(),
             })),
             Err(why) => {
-                self.remove_until_gone(&name).await;
+                drop(self.removal(&name));
                 Err(why)
             }
         }
@@ -107,7 +110,7 @@ impl Maker for Arc<Inner> {
 
     async fn discard(&self, kept: Arc<Waiting>) {
         tracing::debug!(machine.name = kept.name, "removing a machine of the reserve");
-        self.remove_until_gone(&kept.name).await;
+        drop(self.removal(&kept.name));
     }
 
     /// Takes the next connection of those whose last one broke.
@@ -147,11 +150,10 @@ impl Inner {
     }
 
     /// Gives up a machine in reserve, as Fly makes no more beside it; whether there was one.
-    pub async fn make_way(&self) -> bool {
+    pub async fn make_way(self: &Arc<Self>) -> bool {
         let Some(spare) = self.reserves.give_up(|_| 0) else { return false };
-        if let Err(fault) = self.remove(&spare.name).await {
-            tracing::warn!(machine.name = spare.name, %fault, "a machine of the reserve is left over");
-        }
+        // If it is not gone then, Fly will say so.
+        let _ = timeout(CALL, self.removal(&spare.name)).await;
         true
     }
 
@@ -200,13 +202,18 @@ impl Inner {
         }
     }
 
-    /// Removes a machine that waited or should have. What outlives us here, the sweep removes.
-    pub async fn remove_until_gone(&self, name: &str) {
+    /// Removes a machine that waited or should have, in a task of its own: nobody waits for a
+    /// machine that Fly does not let go of, and whoever stops waiting leaves none. What outlives us
+    /// here, the sweep removes.
+    pub fn removal(self: &Arc<Self>, name: &str) -> JoinHandle<()> {
         self.set_door(name, Door::Shut);
-        while let Err(fault) = self.remove(name).await {
-            tracing::warn!(machine.name = name, %fault, "a machine of the reserve is not removed yet");
-            sleep(AGAIN).await;
-        }
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        tokio::spawn(async move {
+            while let Err(fault) = inner.remove(&name).await {
+                tracing::warn!(machine.name = name, %fault, "a machine of the reserve is not removed yet");
+                sleep(AGAIN).await;
+            }
+        })
     }
 
     /// Removes all that is in reserve here, ready or not.

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{BotVersion, MachineSpec, ReserveKind, StartFault, Started};
 
-/// A machine of the reserve that takes longer is given up: a fresh one may be quicker.
+/// A machine of the reserve whose agent does not come within so long is given up: a fresh one may
+/// be quicker. It must be gone within so long, too, before there is a fresh one.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a note is tried, and how long between two tries.
 const NOTES: (u32, Duration) = (5, Duration::from_secs(2));
@@ -45,9 +46,7 @@ impl Inner {
         self.know(&spec.name, |known| {
             (known.place, known.taken) = (Some(place.clone()), Some(name.clone()));
         });
-        let late = |_| Err(StartFault::Provider(Fault::unavailable("it does not come to itself")));
-        let taken = timeout(PATIENCE, self.give(&waiting, spec)).await.unwrap_or_else(late);
-        match taken {
+        match self.give(&waiting, spec).await {
             Ok(started) => {
                 tokio::spawn(Arc::clone(self).note(place.clone(), spec.name.clone()));
                 Ok(Some(started))
@@ -58,16 +57,39 @@ impl Inner {
                 self.arrivals.forget(&spec.name);
                 self.know(name, |known| known.place = Some(place.clone()));
                 self.know(&spec.name, |known| *known = Known::default());
-                let (inner, name) = (Arc::clone(self), name.clone());
-                tokio::spawn(async move { inner.remove_until_gone(&name).await });
+                // Its agent may have heard the session's name: while it lives, it could come back
+                // in the place of the fresh one.
+                let gone = timeout(PATIENCE, self.removal(name)).await;
+                let stays = |_| format!("a machine of the reserve failed, and stays: {fault}");
+                gone.map_err(stays).map_err(Fault::unavailable)?.map_err(Fault::unknown)?;
                 Ok(None)
             }
         }
     }
 
     async fn give(&self, waiting: &Waiting, spec: &MachineSpec) -> Result<Started, StartFault> {
-        let Waiting { name, place, kind, link, .. } = waiting;
+        let Waiting { name, place, .. } = waiting;
         let stages = Stages::default();
+        let late = || StartFault::Provider(Fault::unavailable("it does not come to itself"));
+        let renamed = timeout(PATIENCE, self.renamed(waiting, spec, &stages)).await;
+        let link = renamed.map_err(|_| late())??;
+        self.arrivals.forget(name);
+        self.let_go(name);
+        self.forget(name);
+        self.know(&spec.name, |known| known.taken = None);
+        spec.made.tell(&place.to_string());
+        // How long the bot may take is its own affair from here on.
+        self.awake(spec, place, link, stages, "reserve").await
+    }
+
+    /// Up to where the machine is the session's: its agent has heard the name.
+    async fn renamed(
+        &self,
+        waiting: &Waiting,
+        spec: &MachineSpec,
+        stages: &Stages,
+    ) -> Result<Link, StartFault> {
+        let Waiting { name, place, kind, link, .. } = waiting;
         let connected = link.lock().expect("no panic while held").take();
         let mut link = match (connected, kind) {
             (Some(connected), _) => connected,
@@ -86,12 +108,7 @@ impl Inner {
             // It is back under the one name or the other, as far as it heard.
             link = self.either(name, &spec.name, place).await?;
         }
-        self.arrivals.forget(name);
-        self.let_go(name);
-        self.forget(name);
-        self.know(&spec.name, |known| known.taken = None);
-        spec.made.tell(&place.to_string());
-        self.awake(spec, place, link.0, stages, "reserve").await
+        Ok(link.0)
     }
 
     async fn either(

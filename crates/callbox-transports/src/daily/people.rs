@@ -109,10 +109,9 @@ impl Rooms {
                     client.call(Method::GET, &format!("/rooms/{name}"), None).await;
                 room.map(|_| NOBODY)?
             }
-            Err(fault) => {
-                self.has_news(session);
-                return Err(fault);
-            }
+            // It is looked for again, when there is a turn for looks: what Daily cannot say of many
+            // rooms must not take the turns of those that are made.
+            Err(fault) => return Err(fault),
         };
         let mut known = self.known();
         let news = known.get(&session).is_some_and(|known| known.news);

@@ -10,7 +10,7 @@ use callbox_machines::{
 };
 use callbox_standins::fly::{
     Limits,
-    trouble::{Effect, Preset, Rule},
+    trouble::{Effect, Preset, Rule, When},
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
@@ -174,7 +174,7 @@ async fn one_whose_memory_was_lost_boots_and_one_whose_answer_is_lost_is_taken()
         (stages.as_slice(), &*started.facts.start),
         (&["resume", "dial", "prepare", "wake"][..], "reserve")
     );
-    let lost = Effect::Cut { when: callbox_standins::fly::trouble::When::After };
+    let lost = Effect::Cut { when: When::After };
     cloudy.there.add_trouble(Rule::always(lost).on(Action::Start).times(1));
     let started = cloudy.fly.ensure(&spec(&bot, 2)).await.expect("it starts");
     assert_eq!(started.facts.start, "reserve");
@@ -308,6 +308,22 @@ async fn what_waits_counts_and_is_given_up_first() {
     assert_eq!(fly.shed(&next, &nobody).await, Ok(true));
     assert_eq!(fly.admit(&next, &nobody), Ok(Admission::Granted));
     assert_eq!(cloudy.machines().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_given_up_and_cannot_be_removed_at_once_is_removed_all_the_same() {
+    let cloudy = Cloudy::quick().await;
+    let fly = cloudy.another("two", 1);
+    Tended::full(&fly, &bot(ReserveKind::Stopped, 1)).await.rests().await;
+    let no = Effect::ServerError { status: 503, when: When::Before };
+    let no = cloudy.there.add_trouble(Rule::always(no).on(Action::Destroy));
+    let other = MachineSpec { version: None, ..spec(&bot(ReserveKind::Stopped, 0), 1) };
+    // Whoever asked for the room gives up in the middle.
+    let nobody = Claims::default();
+    let shed = fly.shed(&other, &nobody);
+    assert!(timeout(Duration::from_secs(1), shed).await.is_err(), "Fly does not let go of it");
+    cloudy.there.remove_trouble(no);
+    until("it is gone", || cloudy.machines().is_empty()).await;
 }
 
 #[tokio::test]
