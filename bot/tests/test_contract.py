@@ -152,7 +152,6 @@ def test_post_bot_runs_the_bot_and_waits_for_it(
         (b"[]", {}),
         (b"{", {}),
         (b"{}", {"x-callbox-transport": "livekit"}),
-        (b"{}", {"x-daily-transport-type": "webrtc"}),
     ],
 )
 def test_a_malformed_call_does_not_use_up_the_session(
