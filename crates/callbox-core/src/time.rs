@@ -20,6 +20,11 @@ impl Time {
         self.0
     }
 
+    /// Whole seconds since the epoch, as tokens count them.
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
     /// The time that lies `span` later.
     pub fn after(self, span: Duration) -> Time {
         Time(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))

@@ -2,20 +2,25 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::Value;
+use serde::Serialize;
 use sha2::Sha256;
 
-/// The token with these claims, signed with this key.
-pub(crate) fn sign(claims: &Value, key: &[u8]) -> String {
-    sign_text(&claims.to_string(), key)
+/// The token with these claims, signed with this key. The same claims have the same token.
+pub(crate) fn sign(claims: &impl Serialize, key: &[u8]) -> String {
+    sign_text(&serde_json::to_string(claims).expect("texts, numbers and booleans"), key)
+}
+
+/// What the signature of a token's first two parts is made and checked with.
+pub(crate) fn mac(signed: &str, key: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(signed.as_bytes());
+    mac
 }
 
 fn sign_text(claims: &str, key: &[u8]) -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let signed = format!("{}.{}", part(r#"{"alg":"HS256","typ":"JWT"}"#), part(claims));
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(signed.as_bytes());
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac(&signed, key).finalize().into_bytes()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ mod fake;
 mod jwt;
 mod livekit;
 mod room;
-mod tls;
 mod token;
 mod webhook;
 mod webrtc;

@@ -58,7 +58,7 @@ impl Webrtc {
 
     /// What coturn calls the TURN REST API: a name that says until when it is good, signed.
     fn credentials(&self, room: &Room, side: &str) -> (String, String) {
-        let until = room.ends_by.as_micros().div_euclid(1_000_000);
+        let until = room.ends_by.as_secs();
         let username = format!("{until}:{}{side}", room.session);
         let mut mac =
             Hmac::<Sha1>::new_from_slice(&self.secret).expect("HMAC takes keys of any length");

@@ -325,7 +325,8 @@ fn parse_base(url: &str) -> Result<Url, ApiError> {
     Ok(base)
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether it is this host that is named.
+pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"

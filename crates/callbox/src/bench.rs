@@ -13,6 +13,7 @@ mod summary;
 mod table;
 
 use clap::Subcommand;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -37,5 +38,19 @@ pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
         What::Start(args) => start::run(args, context).await,
         What::Load(args) => load::run(args, context).await,
         What::Burst(args) => burst::run(args, context).await,
+    }
+}
+
+/// What is measured, unless a signal ends it. What is dropped then takes its dispatcher, its
+/// directory and whatever else it began with it.
+async fn unless_interrupted<T>(
+    measuring: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        measured = measuring => measured,
+        _ = interrupt.recv() => Err(CliError::Interrupted),
+        _ = terminate.recv() => Err(CliError::Interrupted),
     }
 }

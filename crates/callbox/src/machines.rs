@@ -1,7 +1,6 @@
 //! `callbox machines`: a stand-in for a provider's API on this host.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +14,11 @@ use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::error::CliError;
 use crate::operator::{self, ConfigArgs, host_config};
 use crate::output;
+use crate::standin;
 
 /// How long ending takes at most: as long as the longest boot that is given up.
 const ENDING: Duration = Duration::from_secs(60);
@@ -123,15 +122,11 @@ pub async fn run(args: Args) -> Result<(), CliError> {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), CliError> {
-    // Nothing else than this process reads them, and standard output is for what is printed.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    // Colours are for people at a terminal; a log file is for grep.
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    lines.with_writer(std::io::stderr).with_ansi(colours).init();
+    standin::log();
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let troubles = args.trouble.as_deref().map(read_troubles).transpose()?.unwrap_or_default();
+    let troubles = args.trouble.as_deref().map(|path| standin::troubles(path, Rule::check));
+    let troubles = troubles.transpose()?.unwrap_or_default();
     let settings = settings(&args)?;
     let listening = TcpListener::bind(args.listen).await;
     let listener = listening.map_err(|source| CliError::Listen { address: args.listen, source })?;
@@ -219,16 +214,6 @@ async fn open_vm(args: &ServeArgs, held: &mut Option<operator::Held>) -> Result<
     Vm::open(config).await.map_err(CliError::Host)
 }
 
-fn read_troubles(path: &std::path::Path) -> Result<Vec<Rule>, CliError> {
-    let read = std::fs::read_to_string(path);
-    let text =
-        read.map_err(|source| CliError::File { doing: "read", path: path.to_owned(), source })?;
-    let wrong = |why: String| CliError::Usage(format!("{path:?} is no list of troubles: {why}"));
-    let rules: Vec<Rule> = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    rules.iter().try_for_each(Rule::check).map_err(wrong)?;
-    Ok(rules)
-}
-
 fn announce(
     args: &ServeArgs,
     address: SocketAddr,
@@ -265,7 +250,9 @@ mod tests {
         let path = home.path().join("trouble.json");
         let read = |text: &str| {
             std::fs::write(&path, text).expect("written");
-            read_troubles(&path).map(|rules| rules.len()).map_err(|error| error.to_string())
+            standin::troubles(&path, Rule::check)
+                .map(|rules| rules.len())
+                .map_err(|error| error.to_string())
         };
         let two = r#"[{"kind":"stuck_created","count":1},{"kind":"timeout","when":"after"}]"#;
         assert_eq!(read(two), Ok(2));

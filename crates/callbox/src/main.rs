@@ -45,6 +45,7 @@ mod similarity;
 mod speech;
 mod sse;
 mod stages;
+mod standin;
 mod stop;
 mod sweep;
 mod template;

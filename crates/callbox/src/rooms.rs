@@ -1,17 +1,16 @@
 //! `callbox rooms`: a stand-in for Daily's API on this host.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use callbox_standins::daily::{Settings, StandIn, Trouble};
+use callbox_standins::daily::{Settings, StandIn};
 use clap::Subcommand;
 use serde::Serialize;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tracing_subscriber::EnvFilter;
 
-use crate::{error::CliError, output};
+use crate::{error::CliError, output, standin};
 
 /// Stand in for Daily's REST API on this host
 #[derive(Debug, clap::Args)]
@@ -77,15 +76,11 @@ pub async fn run(args: Args) -> Result<(), CliError> {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), CliError> {
-    // Nothing else than this process reads them, and standard output is for what is printed.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    // Colours are for people at a terminal; a log file is for grep.
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    lines.with_writer(std::io::stderr).with_ansi(colours).init();
+    standin::log();
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let troubles = args.trouble.as_deref().map(read_troubles).transpose()?.unwrap_or_default();
+    let troubles = args.trouble.as_deref().map(|path| standin::troubles(path, |_| Ok(())));
+    let troubles = troubles.transpose()?.unwrap_or_default();
     let listening = TcpListener::bind(args.listen).await;
     let listener = listening.map_err(|source| CliError::Listen { address: args.listen, source })?;
     let address = listener.local_addr()?;
@@ -103,14 +98,6 @@ async fn serve(args: ServeArgs) -> Result<(), CliError> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-fn read_troubles(path: &std::path::Path) -> Result<Vec<Trouble>, CliError> {
-    let read = std::fs::read_to_string(path);
-    let text =
-        read.map_err(|source| CliError::File { doing: "read", path: path.to_owned(), source })?;
-    serde_json::from_str(&text)
-        .map_err(|error| CliError::Usage(format!("{path:?} is no list of troubles: {error}")))
 }
 
 fn announce(args: &ServeArgs, address: SocketAddr) -> Result<(), CliError> {

@@ -234,7 +234,7 @@ fn parse(body: &Bytes) -> Result<(StartRequest, Map<String, Value>), Error> {
     // serde would take an array for a struct, field by field.
     let object: Map<String, Value> =
         serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
-    let request = serde_json::from_value(Value::Object(object.clone()));
+    let request = StartRequest::deserialize(&object);
     Ok((request.map_err(|error| invalid(error.to_string()))?, object))
 }
 

@@ -111,7 +111,7 @@ impl Daily {
     fn token(&self, room: &Room, mut more: Map<String, Value>) -> String {
         more.insert("r".into(), json!(self.room_name(room.session)));
         more.insert("d".into(), json!(self.domain_id));
-        more.insert("iat".into(), json!(seconds(room.created_at)));
+        more.insert("iat".into(), json!(room.created_at.as_secs()));
         jwt::sign(&Value::Object(more), self.key.as_bytes())
     }
 
@@ -154,7 +154,7 @@ impl Transport for Daily {
 
     fn plan(&self, Plan { room, .. }: &Plan<'_>) -> Join {
         let url = format!("https://{}.daily.co/{}", self.domain, self.room_name(room.session));
-        let exp = seconds(room.ends_by);
+        let exp = room.ends_by.as_secs();
         let bot = json!({ "exp": exp, "o": true, "ud": options::BOT_USER });
         let bot = bot.as_object().cloned().unwrap_or_default();
         // Not an owner, who could throw the bot out and record: not unless the request says so.
@@ -172,7 +172,7 @@ impl Transport for Daily {
 
     async fn open(&self, room: &Room) -> Result<(), Fault> {
         let name = self.room_name(room.session);
-        let properties = options::room(&room.options, seconds(room.ends_by), self.geo.as_deref());
+        let properties = options::room(&room.options, room.ends_by.as_secs(), self.geo.as_deref());
         let body = json!({ "name": name, "privacy": "private", "properties": properties });
         let made: Result<Value, _> = self.client.call(Method::POST, "/rooms", Some(&body)).await;
         match made {
@@ -250,8 +250,4 @@ impl Transport for Daily {
             Err(error) => Err(error.fault),
         }
     }
-}
-
-fn seconds(time: Time) -> i64 {
-    time.as_micros() / 1_000_000
 }

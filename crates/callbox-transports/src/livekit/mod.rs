@@ -65,9 +65,6 @@ pub enum LivekitError {
     /// The key or its secret is missing.
     #[error("the API key or its secret is empty")]
     Keys,
-    /// The HTTP client could not be made.
-    #[error("cannot prepare requests")]
-    Http(#[source] reqwest::Error),
 }
 
 /// What a room of ours says of itself. Whoever is in the room can read it.
@@ -77,11 +74,16 @@ struct Label {
 }
 
 impl Livekit {
-    /// With this server, for this deployment. Asks nothing of anybody.
+    /// With this server, for this deployment, asked by `http`, which follows no redirects. Asks
+    /// nothing of anybody.
     ///
     /// # Errors
     /// [`LivekitError`] for addresses and keys that cannot be used.
-    pub fn new(server: LivekitServer, deployment: &str) -> Result<Livekit, LivekitError> {
+    pub fn new(
+        http: reqwest::Client,
+        server: LivekitServer,
+        deployment: &str,
+    ) -> Result<Livekit, LivekitError> {
         let url = address(&server.url, ["ws", "wss"], "wss://livekit.example.com")?;
         let api = server.api_url.unwrap_or_else(|| server.url.replacen("ws", "http", 1));
         let api = address(&api, ["http", "https"], "https://livekit.example.com")?;
@@ -89,7 +91,7 @@ impl Livekit {
             return Err(LivekitError::Keys);
         }
         let keys = Keys::new(server.api_key, server.api_secret);
-        let client = Client::new(api, keys.clone()).map_err(LivekitError::Http)?;
+        let client = Client::new(http, api, keys.clone());
         let url = url.as_str().trim_end_matches('/').to_owned();
         Ok(Livekit { url, keys, client, deployment: deployment.to_owned() })
     }
@@ -100,8 +102,8 @@ impl Livekit {
         self.keys.sign(&Claims {
             name: Some(identity.clone()),
             identity: Some(identity),
-            not_before: seconds(room.created_at) - EARLY_S,
-            expires: seconds(room.ends_by),
+            not_before: room.created_at.as_secs() - EARLY_S,
+            expires: room.ends_by.as_secs(),
             grants,
         })
     }
@@ -147,10 +149,6 @@ fn bot_identity(session: SessionId) -> String {
 
 fn client_identity(session: SessionId) -> String {
     format!("User-{}", &session.0.simple().to_string()[..8])
-}
-
-fn seconds(time: Time) -> i64 {
-    time.as_micros().div_euclid(1_000_000)
 }
 
 /// Those whose media flows. Who only knocks is not in yet.
@@ -231,7 +229,7 @@ impl Transport for Livekit {
     ) -> Result<Vec<Seen>, WebhookRefusal> {
         let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.unwrap_or_default();
-        let hook = webhook::read(&self.keys, token, body, seconds(now))?;
+        let hook = webhook::read(&self.keys, token, body, now.as_secs())?;
         let Some(session) = session_of(&hook.room.name) else { return Ok(Vec::new()) };
         let who = &hook.participant;
         let sight = match hook.event.as_str() {

@@ -13,13 +13,14 @@ const DEPLOYMENT: &str = "d1";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn livekit(server: &Server, secret: &str) -> Livekit {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let server = LivekitServer {
         url: server.url(),
         api_url: None,
         api_key: server.key().to_owned(),
         api_secret: secret.to_owned(),
     };
-    Livekit::new(server, DEPLOYMENT).expect("it can be used")
+    Livekit::new(http, server, DEPLOYMENT).expect("it can be used")
 }
 
 fn room() -> Room {

@@ -8,7 +8,7 @@ use callbox_transports::{Daily, DailyConfig, daily::API_URL};
 use tokio::time::{Instant, sleep};
 
 use super::{http_client, read};
-use crate::error::{CliError, chain};
+use crate::error::CliError;
 
 /// How long a vendor that does not answer is asked again before the dispatcher gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +26,7 @@ pub(super) async fn open(
     let api_key = read("daily.api_key", &config.api_key)?;
     let began = Instant::now();
     loop {
-        let http = http_client().map_err(|error| CliError::Serve(chain(&error)))?;
+        let http = http_client(api_url)?;
         let opened = Daily::open(
             http,
             DailyConfig {

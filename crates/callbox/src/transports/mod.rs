@@ -12,6 +12,7 @@ use callbox_server::{
 };
 use callbox_transports::{Livekit, LivekitServer, SessionTokens, Transport, Webrtc, Websocket};
 
+use crate::api_client::is_loopback;
 use crate::error::{CliError, chain};
 
 /// All that there are.
@@ -107,8 +108,8 @@ async fn one(
     })
 }
 
-/// What speaks to vendors.
-fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+/// What speaks to the vendor that is at this address.
+fn http_client(at: &str) -> Result<reqwest::Client, CliError> {
     let mut http = reqwest::Client::builder()
         .user_agent(concat!("callbox/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(5))
@@ -117,7 +118,11 @@ fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     if let Some(tls) = crate::tls::config() {
         http = http.tls_backend_preconfigured((*tls).clone());
     }
-    http.build()
+    if reqwest::Url::parse(at).is_ok_and(|url| is_loopback(&url)) {
+        // A proxy from the environment cannot reach this host's loopback.
+        http = http.no_proxy();
+    }
+    http.build().map_err(|error| CliError::Serve(chain(&error)))
 }
 
 fn livekit(section: &LivekitSection, deployment: &str) -> Result<Livekit, CliError> {
@@ -127,7 +132,8 @@ fn livekit(section: &LivekitSection, deployment: &str) -> Result<Livekit, CliErr
         api_key: read("livekit.api_key", &section.api_key)?,
         api_secret: read("livekit.api_secret", &section.api_secret)?,
     };
-    let livekit = Livekit::new(server, deployment);
+    let http = http_client(section.api_url.as_ref().unwrap_or(&section.url))?;
+    let livekit = Livekit::new(http, server, deployment);
     livekit.map_err(|error| CliError::Config(format!("livekit: {}", chain(&error))))
 }
 

@@ -5,14 +5,12 @@ mod report;
 mod scene;
 mod table;
 
-use clap::ValueEnum;
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::bench::host::Host;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output;
 use crate::progress::Progress;
+use clap::ValueEnum;
 use report::Report;
 use scene::Plan;
 
@@ -99,14 +97,7 @@ impl Show {
 /// Measures and prints; fails where anything happened that must not.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let Cloudy::Fly = args.provider;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    // Whatever is dropped here takes its dispatcher, its directory and its cloud with it.
-    let report = tokio::select! {
-        report = measure(&args, context) => report?,
-        _ = interrupt.recv() => return Err(CliError::Interrupted),
-        _ = terminate.recv() => return Err(CliError::Interrupted),
-    };
+    let report = super::unless_interrupted(measure(&args, context)).await?;
     if args.json {
         output::json(&report)?;
     } else {

@@ -14,8 +14,6 @@ mod table;
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::context::Context;
 use crate::error::CliError;
 use crate::open_files;
@@ -94,14 +92,7 @@ impl std::str::FromStr for Rate {
 
 /// Measures and prints; fails where a session did.
 pub async fn run(args: Args, context: &Context) -> Result<(), CliError> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    // Whatever is dropped here takes its dispatcher and its directory with it.
-    let report = tokio::select! {
-        report = measure(&args, context) => report?,
-        _ = interrupt.recv() => return Err(CliError::Interrupted),
-        _ = terminate.recv() => return Err(CliError::Interrupted),
-    };
+    let report = super::unless_interrupted(measure(&args, context)).await?;
     if args.json {
         output::json(&report)?;
     } else {
